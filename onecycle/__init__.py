@@ -1,0 +1,14 @@
+"""Train a small image classifier in one cycle, and know what it got wrong."""
+
+from typing import Any
+
+__all__ = ["Recipe", "Run", "recipes", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    # Handed on when asked for, so that `import onecycle` and `--help` don't wait for torch.
+    if name not in __all__:
+        raise AttributeError(f"module 'onecycle' has no attribute '{name}'")
+    from onecycle import api
+
+    return getattr(api, name)

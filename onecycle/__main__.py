@@ -1,0 +1,5 @@
+"""`python -m onecycle` is the command line."""
+
+from onecycle.cli import main
+
+main()

@@ -1,0 +1,202 @@
+"""The verbs as Python functions, and the Run that they return."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onecycle import files, machine, progress
+from onecycle.data.dataset import Dataset
+from onecycle.data.load import load as load_data
+from onecycle.errors import DataError, RecipeError
+from onecycle.recipe import book
+from onecycle.recipe.schema import Recipe, parse
+from onecycle.report import plots
+from onecycle.run import estimate, record
+from onecycle.run.checkpoint import Checkpoint, newest
+from onecycle.run.conduct import Job, conduct
+from onecycle.train.loop import check_sizes
+
+VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or unfinished run: its folder, read when asked."""
+
+    path: Path
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The result: accuracies as fractions, seconds, recipe, data, machine."""
+        summary: dict[str, Any] = files.read_json(self.path / record.SUMMARY)
+        return summary
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What was done."""
+        path = self.path / record.RECIPE
+        return parse(files.read_json(path)["recipe"], str(path))
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """A row an epoch."""
+        return record.read_metrics(self.path)
+
+    @property
+    def test_accuracy(self) -> float:
+        """Top-1 accuracy of the final weights on the test part, a fraction."""
+        return float(self.summary["test_accuracy"])
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Test probabilities (N, classes) of the final weights, computed in fp32."""
+        path = self.path / record.PROBABILITIES
+        with files.disk_errors(path, "read"):
+            loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        return loaded
+
+
+def train(
+    recipe: str | Recipe | None = None,
+    data: str | Path = "digits",
+    *,
+    epochs: float | None = None,
+    settings: Mapping[str, Any] | Iterable[str] = (),
+    seed: int = 0,
+    val_fraction: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train `recipe` (by default the one that the catalogue names for `data`) and return the run.
+
+    `data` is `digits`, `cifar10`, or the path of a folder or archive with `train/<class>/*` and
+    `test/<class>/*`. `epochs` sets the length and keeps the peak at the same fraction of it;
+    `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts.
+    `val_fraction` holds out that part of the training images and judges each epoch on it, so that
+    the test part is read once, at the end. `out` names the run folder, by default the next
+    `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
+
+    Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
+    """
+    chosen = (
+        recipe if isinstance(recipe, Recipe) else book.find(recipe or book.default_for(str(data)))
+    )
+    chosen = book.change(chosen, _assignments(settings), epochs)
+    show = progress.Show(quiet)
+    where = machine.choose(device, precision, threads)
+    dataset = load_data(data, show.decoded)
+    if val_fraction:
+        dataset = dataset.hold_out(val_fraction, seed)
+    check_sizes(chosen, dataset)
+    folder = record.new_folder(chosen.name, Path(out) if out else None)
+    job = Job(chosen, dataset, where, seed, folder)
+    lock = files.FolderLock(folder)
+    try:
+        _describe(job, val_fraction)
+        return _drive(job, None, show)
+    finally:
+        lock.release()
+
+
+def resume(run: str | Path, *, quiet: bool = False) -> Run:
+    """Go on with an interrupted run from its newest valid checkpoint, bitwise as if never stopped.
+
+    Raises OnecycleError if it is finished or has no valid checkpoint, DataError if its data has
+    changed, RecipeError if there is no such run.
+    """
+    folder = Path(run)
+    if not (folder / record.ENVIRONMENT).is_file():
+        raise RecipeError(f"--resume {folder}: no run is there (no {record.ENVIRONMENT})")
+    if (folder / record.SUMMARY).exists():
+        raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
+    lock = files.FolderLock(folder)
+    try:
+        checkpoint = newest(folder)
+        made = files.read_json(folder / record.ENVIRONMENT)
+        recipe = Run(folder).recipe
+        if recipe.digest() != checkpoint.extra["recipe_digest"]:
+            raise RecipeError(
+                f"{folder / record.RECIPE} is not the recipe that was saved; restore it"
+            )
+        where = machine.choose(
+            **{k: made["machine"][k] for k in ("device", "precision", "threads")}
+        )
+        show = progress.Show(quiet)
+        dataset = load_data(made["data"]["source"], show.decoded)
+        if dataset.digest != checkpoint.extra["data_digest"]:
+            raise DataError(
+                f"{made['data']['source']} is not the data that {folder} was trained on "
+                f"(digest {dataset.digest[:12]}, then {checkpoint.extra['data_digest'][:12]})"
+            )
+        if made["val_fraction"]:
+            dataset = dataset.hold_out(made["val_fraction"], made["seed"])
+        return _drive(Job(recipe, dataset, where, made["seed"], folder), checkpoint, show)
+    finally:
+        lock.release()
+
+
+def recipes() -> list[Recipe]:
+    """The recipes of the catalogue."""
+    return [book.find(name) for name in book.names()]
+
+
+def _drive(job: Job, checkpoint: Checkpoint | None, show: "progress.Show") -> Run:
+    if checkpoint:
+        show.resumed(job, checkpoint)
+    else:
+        show.started(job, estimate.seconds(job.recipe, job.dataset, job.machine))
+    with show:
+        for event in conduct(job, checkpoint):
+            show.event(event)
+    plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
+    return Run(job.folder)
+
+
+def _assignments(settings: Mapping[str, Any] | Iterable[str]) -> list[str]:
+    if isinstance(settings, Mapping):
+        return [
+            f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in settings.items()
+        ]
+    return list(settings)
+
+
+def _describe(job: Job, val_fraction: float) -> None:
+    """Write what the run is, before its first step."""
+    data: Dataset = job.dataset
+    files.write_json(
+        job.folder / record.RECIPE,
+        {"digest": job.recipe.digest(), "recipe": job.recipe.to_dict()},
+    )
+    files.write_json(job.folder / record.CLASSES, list(data.classes))
+    files.write_json(
+        job.folder / record.ENVIRONMENT,
+        {
+            "data": {
+                "name": data.name,
+                "source": data.source,
+                "digest": data.digest,
+                "train": len(data.train),
+                "val": len(data.val) if data.val else 0,
+                "test": len(data.test),
+                "mean": data.mean.tolist(),
+                "std": data.std.tolist(),
+            },
+            "seed": job.seed,
+            "val_fraction": val_fraction,
+            "machine": job.machine.to_dict(),
+            "hardware": machine.device_name(job.machine.device),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in VERSIONS},
+        },
+    )

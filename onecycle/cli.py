@@ -1,0 +1,152 @@
+"""The command line: parse, call the API, print. torch is imported only when a verb needs it."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from onecycle.errors import OnecycleError, RecipeError
+
+app = App(
+    name="onecycle",
+    help="Train a small image classifier in one cycle, on the machine you have.",
+    version_flags=["--version"],
+    help_format="plaintext",
+)
+Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
+
+
+@app.command
+def train(
+    *,
+    recipe: str | None = None,
+    data: str = "digits",
+    epochs: float | None = None,
+    set_: Set = None,
+    seed: int = 0,
+    val_fraction: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    out: str | None = None,
+    resume: str | None = None,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Train a recipe on data; the run folder holds all there is to know about it.
+
+    Parameters
+    ----------
+    recipe:
+        A name that 'onecycle recipes' lists, or a TOML file; by default the one made for the data.
+    data:
+        'digits' (embedded), 'cifar10', or the path of a folder, .zip or .tar.* with
+        train/CLASS/* and test/CLASS/* images.
+    epochs:
+        How long, fractions allowed; the peak of the rate stays at the same fraction.
+    set_:
+        Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
+    seed:
+        Of the first weights, the order, the augmentation and the held-out part.
+    val_fraction:
+        Hold out this part of the training images and judge each epoch on it instead.
+    device:
+        auto, cpu, cuda or mps.
+    precision:
+        auto (whatever the machine is fast at), bf16, fp16 or fp32.
+    threads:
+        CPU threads; all cores by default.
+    out:
+        The run folder; by default the next free runs/RECIPE-N.
+    resume:
+        Go on with this unfinished run; no other option but -q and --json goes with it.
+    quiet:
+        Show the result only.
+    json_:
+        Print the result as one JSON object.
+    """
+    from onecycle import api
+
+    if resume is not None:
+        given = (recipe, epochs, set_, device, precision, threads, out, data, seed, val_fraction)
+        if given != (None, None, None, "auto", "auto", None, None, "digits", 0, 0.0):
+            raise RecipeError("--resume takes everything from the run: leave the other options out")
+        run = api.resume(resume, quiet=quiet)
+    else:
+        run = api.train(
+            recipe,
+            data,
+            epochs=epochs,
+            settings=set_ or (),
+            seed=seed,
+            val_fraction=val_fraction,
+            device=device,
+            precision=precision,
+            threads=threads,
+            out=out,
+            quiet=quiet,
+        )
+    _print_run(run.summary, as_json=json_)
+
+
+@app.command
+def recipes(name: str | None = None, /) -> None:
+    """List the recipes, or show one of them whole.
+
+    Parameters
+    ----------
+    name:
+        The recipe to show, as TOML.
+    """
+    from onecycle.recipe import book
+
+    if name is not None:
+        recipe = book.find(name)
+        print(f"# digest {recipe.digest()}")
+        print(book.to_toml(recipe), end="")
+        return
+    for listed in (book.find(each) for each in book.names()):
+        print(f"{listed.name:<12} {listed.about}")
+
+
+def main() -> None:
+    """Run the command line and exit with the code that the outcome has."""
+    try:
+        app(exit_on_error=False, print_error=False)
+    except OnecycleError as error:
+        _stop(str(error), error.exit_code)
+    except CycloptsError as error:
+        _stop(
+            f"{' '.join(str(error).split())} (onecycle --help lists what there is)",
+            RecipeError.exit_code,
+        )
+    except KeyboardInterrupt:
+        _stop("stopped", 130)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"onecycle: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _print_run(summary: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary))
+        return
+    print(f"run             {summary['run']}")
+    print(f"recipe          {summary['recipe']} ({summary['recipe_digest']})")
+    print(f"data            {summary['data']}")
+    print(
+        f"test accuracy   {summary['test_accuracy']:.2%}  (final epoch, no test-time augmentation)"
+    )
+    if "val_accuracy" in summary:
+        print(f"val accuracy    {summary['val_accuracy']:.2%}")
+    print(f"train accuracy  {summary['train_accuracy']:.2%}  (gap {summary['gap']:+.2%})")
+    print(f"seconds         {summary['seconds']:.0f}  (training {summary['train_seconds']:.0f})")
+    if summary["data"] == "digits":
+        print("next, CIFAR-10: ./run.sh --data PATH  (or 'onecycle train --data PATH')")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Order and augmentation: a plan is drawn for a whole epoch, then applied batch by batch.
+
+The plan is a function of (seed, epoch) alone and is drawn on the CPU, one row per training image;
+it is applied by exact gathers of uint8 pixels on whatever device the images are. So a resumed
+run, or one on another device, sees the same bytes. (Drawing an epoch's choices up front is
+davidcpage/cifar10-fast's idea; alternating flip is airbench's, Jordan 2024; cutout is DeVries and
+Taylor's, 2017, with squares that lie inside the image, as in cifar10-fast.)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onecycle.recipe.schema import AugmentSpec
+
+# Each kind of choice has a random stream of its own, so that one option moves no other.
+ORDER, CROP, FLIP, CUTOUT = range(4)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One epoch's choices; all but `order` are indexed by an image's position in its split."""
+
+    order: Tensor  # (N,) int64: the positions in the order in which they are trained on
+    top: Tensor  # (N,) int64: first row of the crop in the padded image
+    left: Tensor  # (N,) int64: first column of it
+    flip: Tensor  # (N,) bool
+    cut_top: Tensor  # (N,) int64: first row of the square; the image's size where there is none
+    cut_left: Tensor  # (N,) int64
+
+    def to(self, device: str) -> "Plan":
+        """The plan with its tensors on `device`."""
+        return Plan(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def draw(spec: AugmentSpec, count: int, size: int, seed: int, epoch: int) -> Plan:
+    """The plan of `epoch` (from 0) for `count` images of `size` pixels."""
+    crop, cutout = _stream(seed, epoch, CROP), _stream(seed, epoch, CUTOUT)
+    top, left = crop.integers(0, 2 * spec.pad + 1, (2, count))
+    cut_top, cut_left = cutout.integers(0, size - min(spec.cutout, size) + 1, (2, count))
+    cut_top[cutout.random(count) >= spec.cutout_probability] = size
+    plan = (
+        _stream(seed, epoch, ORDER).permutation(count),
+        top,
+        left,
+        _draw_flip(spec, count, seed, epoch),
+        cut_top,
+        cut_left,
+    )
+    return Plan(*(torch.from_numpy(values) for values in plan))
+
+
+def apply(
+    spec: AugmentSpec, pixels: Tensor, rows: Tensor, positions: Tensor, plan: Plan, fill: Tensor
+) -> Tensor:
+    """The augmented images, (n, H, W, 3) uint8.
+
+    `pixels` (M, H, W, 3) uint8 holds the originals, `rows` (n,) says which of them, `positions`
+    (n,) where their choices stand in `plan`; `fill` (3,) uint8 is the colour of the cutout.
+    """
+    size = pixels.shape[1]
+    line = torch.arange(size, device=pixels.device)
+    flip = plan.flip[positions, None]
+    y = line + plan.top[positions, None] - spec.pad
+    x = torch.where(flip, size - 1 - line, line) + plan.left[positions, None] - spec.pad
+    source_y, source_x = _inside(y, size, spec.pad_mode), _inside(x, size, spec.pad_mode)
+    index = ((rows[:, None] * size + source_y)[:, :, None] * size + source_x[:, None, :]).view(-1)
+    images = pixels.view(-1, 3).index_select(0, index).view(-1, size, size, 3)
+    if spec.pad and spec.pad_mode == "zero":
+        images[((source_y != y)[:, :, None] | (source_x != x)[:, None, :])] = 0
+    if spec.cutout:
+        cut_y = _within(line, plan.cut_top[positions, None], spec.cutout)
+        cut_x = _within(line, plan.cut_left[positions, None], spec.cutout)
+        images[cut_y[:, :, None] & cut_x[:, None, :]] = fill
+    return images
+
+
+def _stream(seed: int, epoch: int, kind: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, kind]))
+
+
+def _draw_flip(spec: AugmentSpec, count: int, seed: int, epoch: int) -> np.ndarray:
+    if spec.flip == "none":
+        return np.zeros(count, dtype=bool)
+    if spec.flip == "random":
+        return _stream(seed, epoch, FLIP).random(count) < 0.5
+    return (_stream(seed, 0, FLIP).random(count) < 0.5) ^ bool(epoch % 2)
+
+
+def _inside(place: Tensor, size: int, mode: str) -> Tensor:
+    """Rows or columns of the image that stand for `place`, which may lie outside of it."""
+    if mode == "zero":
+        return place.clamp(0, size - 1)
+    place = place.abs()
+    return torch.where(place >= size, 2 * (size - 1) - place, place)
+
+
+def _within(line: Tensor, first: Tensor, length: int) -> Tensor:
+    return (line >= first) & (line < first + length)

@@ -1,0 +1,61 @@
+"""One way in: the name of a data set, or a path, to a checked `Dataset`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from onecycle.data import cache, digits
+from onecycle.data.dataset import Dataset, check
+from onecycle.data.folder import has_archive_suffix
+from onecycle.errors import DataError, did_you_mean
+from onecycle.files import disk_errors
+
+NAMES = ("digits", "cifar10")
+KNOWN: dict[str, str] = {}
+
+
+def load(spec: str | Path, progress: Callable[[int], None] | None = None) -> Dataset:
+    """The data set `spec`: `digits`, `cifar10`, or the path of an image folder or archive.
+
+    `cifar10` is looked for in `$ONECYCLE_DATA`. `progress` is called now and then with the number
+    of images decoded so far. Raises DataError, or DiskError for a cache that can't be written.
+    """
+    given = str(spec)
+    if given == "digits":
+        return check(digits.load())
+    path = _cifar10() if given == "cifar10" else _expanded(given)
+    with disk_errors(path, "read"):
+        if not path.exists():
+            raise DataError(
+                f"{given}: no such file or folder, and not one of {', '.join(NAMES)}"
+                f"{did_you_mean(given, NAMES)}"
+            )
+    dataset = cache.load(path, progress)
+    name = KNOWN.get(dataset.digest, dataset.name)
+    return check(replace(dataset, name=name, source=str(path) if given == "cifar10" else given))
+
+
+def _expanded(given: str) -> Path:
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{given}: {error}: give the path in full") from error
+
+
+def _cifar10() -> Path:
+    """Where `$ONECYCLE_DATA` has CIFAR-10: itself, or its first entry named `cifar10*`."""
+    ways_out = "set ONECYCLE_DATA to its folder or archive, pass --data PATH, or try --data digits"
+    given = os.environ.get("ONECYCLE_DATA")
+    if not given:
+        raise DataError(f"cifar10: ONECYCLE_DATA is not set: {ways_out}")
+    folder = _expanded(given)
+    with disk_errors(folder, "read"):
+        if not folder.exists():
+            raise DataError(f"cifar10: ONECYCLE_DATA={given} does not exist: {ways_out}")
+        if not folder.is_dir() or all((folder / part).is_dir() for part in ("train", "test")):
+            return folder
+        for entry in sorted(folder.glob("cifar10*")):
+            if entry.is_dir() or has_archive_suffix(entry):
+                return entry
+    raise DataError(f"cifar10: nothing named cifar10* in ONECYCLE_DATA={given}: {ways_out}")

@@ -1,0 +1,1 @@
+"""Judging: predict a split once, derive every figure from its probabilities."""

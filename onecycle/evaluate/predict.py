@@ -1,0 +1,33 @@
+"""Class probabilities of a whole split, from which every figure is derived."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from onecycle.data.dataset import Split
+from onecycle.machine import Machine
+
+BATCH = {"cpu": 250}  # images at once; activations of more fall out of a CPU's cache
+BATCH_ON_ACCELERATOR = 2000
+
+
+@torch.inference_mode()
+def probabilities(model: nn.Module, split: Split, machine: Machine) -> NDArray[np.float32]:
+    """Probabilities (N, classes) fp32 of the split's images, in eval mode and without augmentation.
+
+    The model's training mode is left as it was found.
+    """
+    training = model.training
+    model.eval()
+    batch = BATCH.get(machine.device, BATCH_ON_ACCELERATOR)
+    parts = []
+    try:
+        for start in range(0, len(split), batch):
+            images = torch.from_numpy(split.images(start, start + batch)).to(machine.device)
+            with machine.autocast():
+                parts.append(model(images).float().softmax(1))
+    finally:
+        model.train(training)
+    result: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    return result

@@ -1,0 +1,122 @@
+"""Durable files: atomic writes, checksums and the lock that keeps a run folder to one writer."""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from onecycle.errors import DiskError, OnecycleError
+
+LOCK_NAME = "lock"
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an OSError inside the block into a DiskError that names `path` and what was tried."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"cannot {doing} {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path`, whole and durable, when the block ends without error.
+
+    Written beside `path`, fsynced, renamed over it, and then the folder is fsynced: after a
+    crash there is either the old content or the new one. Raises DiskError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path, "write"):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` atomically as indented JSON."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON at `path`; DiskError if it is missing or no JSON."""
+    with disk_errors(path, "read"):
+        content = Path(path).read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise DiskError(f"cannot read {path}: not JSON ({error})") from error
+
+
+def sha256_bytes(content: bytes | memoryview) -> str:
+    """Hex SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of the file at `path`."""
+    with disk_errors(path, "read"), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """Make `path` and its parents if they are missing; DiskError if that can't be."""
+    with disk_errors(path, "make the folder"):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
+class FolderLock:
+    """The right to write into a folder, held until `release` or the end of the process.
+
+    The kernel frees it (flock) when the holder dies, so no lock is ever left behind.
+    Raises OnecycleError naming the holder when another process has it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / LOCK_NAME
+        with disk_errors(path, "write"):
+            self._file = open(path, "a+")  # noqa: SIM115 (held open on purpose)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise OnecycleError(
+                f"{folder} is being written by {holder}: wait for it, or choose another --out"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let the folder go."""
+        self._file.close()

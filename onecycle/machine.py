@@ -1,0 +1,154 @@
+"""Where and in which precision to compute: looked at, not assumed.
+
+The choice is made once, said in the first line of a run and recorded in it.
+"""
+
+import contextlib
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from onecycle.errors import RecipeError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PIECE_ON_CPU = 64  # images computed at once so that activations stay in cache
+PIECE_ON_ACCELERATOR = 1024
+FP16_LOSS_SCALE = 1024.0
+PROBE_SIZE = 1024  # side of the matrices whose product is timed
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Device, precision and threads of a run, and why the precision was chosen."""
+
+    device: str
+    precision: str
+    threads: int
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which convolutions and matrix products are computed."""
+        return DTYPES[self.precision]
+
+    @property
+    def loss_scale(self) -> float:
+        """What the loss is multiplied by, so that small fp16 gradients don't vanish."""
+        return FP16_LOSS_SCALE if self.precision == "fp16" else 1.0
+
+    @property
+    def piece(self) -> int:
+        """Images to compute at once, where the recipe leaves that open."""
+        return PIECE_ON_CPU if self.device == "cpu" else PIECE_ON_ACCELERATOR
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The block in which convolutions and products run in `dtype`."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=self.dtype)
+
+    def in_fp32(self) -> "Machine":
+        """The same machine computing in fp32."""
+        return Machine(self.device, "fp32", self.threads, "fp32 asked for")
+
+    def describe(self) -> str:
+        """One line for people: `cpu (2 threads), bf16: …`."""
+        name = f"{self.threads} threads" if self.device == "cpu" else device_name(self.device)
+        return f"{self.device} ({name}), {self.precision}: {self.reason}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for a run's record."""
+        return asdict(self)
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:
+    """The machine to compute on.
+
+    `device` is auto, cpu, cuda or mps; `precision` is auto, bf16, fp16 or fp32; `threads` counts
+    CPU threads (all usable cores if None). Sets torch's thread count. Raises RecipeError for a
+    device or precision that is not there.
+    """
+    if threads is not None and threads < 1:
+        raise RecipeError(f"--threads {threads}: give at least 1")
+    torch.set_num_threads(threads or usable_cores())
+    device = _choose_device(device)
+    if precision not in ("auto", *DTYPES):
+        raise RecipeError(f"--precision {precision}: choose auto, bf16, fp16 or fp32")
+    if precision == "fp16" and device == "cpu":
+        raise RecipeError("--precision fp16 is for GPUs: on a CPU choose bf16 or fp32")
+    reason = f"{precision} asked for"
+    if precision == "auto":
+        precision, reason = _best_precision(device)
+    return Machine(device, precision, torch.get_num_threads(), reason)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def device_name(device: str) -> str:
+    """The hardware behind `device`, in words."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    if device == "cpu" and Path("/proc/cpuinfo").exists():
+        with open("/proc/cpuinfo") as info:
+            for line in info:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _choose_device(device: str) -> str:
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return next(name for name, there in present.items() if there)
+    if device not in present:
+        raise RecipeError(f"--device {device}: choose auto, cpu, cuda or mps")
+    if not present[device]:
+        raise RecipeError(f"--device {device}: this PyTorch finds none here; use --device cpu")
+    return device
+
+
+def _best_precision(device: str) -> tuple[str, str]:
+    if device == "cuda":
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return "bf16", "the GPU has it natively"
+        return "fp16", f"the GPU has no native bf16; fixed loss scale {FP16_LOSS_SCALE:.0f}"
+    if device == "mps":
+        return "fp32", "the safe choice on mps"
+    native = [
+        name
+        for name, test in (
+            ("AMX", torch.cpu._is_amx_tile_supported),
+            ("AVX512-BF16", torch.cpu._is_avx512_bf16_supported),
+        )
+        if test()
+    ]
+    if not native:
+        return "fp32", "the CPU has no native bf16"
+    gain = _matrix_rate(torch.bfloat16) / _matrix_rate(torch.float32)
+    if gain > 1.5:
+        return "bf16", f"{gain:.1f} times the fp32 matrix rate here ({native[0]})"
+    return "fp32", f"bf16 is only {gain:.1f} times as fast here"
+
+
+def _matrix_rate(dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a square matrix product in `dtype`, best of five."""
+    a = torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.mm(a, a)
+        seconds.append(time.perf_counter() - start)
+    return 2 * PROBE_SIZE**3 / min(seconds[1:])

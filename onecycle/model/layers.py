@@ -1,0 +1,119 @@
+"""The blocks that the networks are made of."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+MOMENTUM = 0.1  # weight of a step's statistics in the running ones (torch's default)
+EPS = 1e-5
+
+
+class Normalize(nn.Module):
+    """Pixels to network input: (N, H, W, 3) on the 0-255 scale to standardized (N, 3, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        # NHWC seen as NCHW is channels_last, the layout that convolutions are fastest in.
+        return ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+
+
+class GhostBatchNorm(nn.Module):
+    """Batch norm over each of `groups` parts of its input (Hoffer et al. 2017).
+
+    The running statistics change once a training step, in `fold`: by the mean over the step's
+    images of their groups' statistics. So they depend neither on the order of the groups nor on
+    how many were computed at once; with one group they are torch's BatchNorm2d's.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    step_mean: Tensor
+    step_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("step_mean", torch.zeros(channels), persistent=False)
+        self.register_buffer("step_var", torch.zeros(channels), persistent=False)
+        self.groups = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=EPS
+            )
+        if self.groups == 1:
+            return self._normalize(x)
+        # split_with_sizes, unlike tensor_split, keeps channels_last in the backward pass.
+        sizes = group_sizes(len(x), self.groups)
+        return torch.cat([self._normalize(group) for group in torch.split(x, sizes)])
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        mean, var = torch.zeros_like(self.step_mean), torch.zeros_like(self.step_var)
+        # With momentum 1 the two are overwritten by this group's own statistics.
+        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS)
+        self.step_mean.add_(mean, alpha=len(x))
+        self.step_var.add_(var, alpha=len(x))
+        return y
+
+    def fold(self, images: int) -> None:
+        """Move the running statistics by those of the step's `images`, and forget the latter."""
+        self.running_mean.lerp_(self.step_mean / images, MOMENTUM)
+        self.running_var.lerp_(self.step_var / images, MOMENTUM)
+        self.step_mean.zero_()
+        self.step_var.zero_()
+
+
+def group_sizes(images: int, groups: int) -> list[int]:
+    """`images` shared out to `groups` as equally as can be, the larger ones first."""
+    size, larger = divmod(images, groups)
+    return [size + 1] * larger + [size] * (groups - larger)
+
+
+def norms(model: nn.Module) -> Iterator[GhostBatchNorm]:
+    """The batch-norm layers of `model`."""
+    return (module for module in model.modules() if isinstance(module, GhostBatchNorm))
+
+
+class ConvBlock(nn.Module):
+    """Conv 3x3, perhaps MaxPool2, then batch norm, ReLU and dropout; (N, C, H, W) in and out."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, pool: bool = False, bias: bool = False, dropout: float
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.norm = GhostBatchNorm(outputs)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(F.relu(self.norm(self.pool(self.conv(x)))))
+        return y
+
+
+class Residual(nn.Module):
+    """The input plus two blocks of it, with no activation after the sum."""
+
+    def __init__(self, channels: int, *, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.first = ConvBlock(channels, channels, bias=bias, dropout=dropout)
+        self.second = ConvBlock(channels, channels, bias=bias, dropout=dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.second(self.first(x))
+        return y

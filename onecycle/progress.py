@@ -1,0 +1,101 @@
+"""What a run shows while it goes, on stderr: a bar on a terminal or in a notebook, else lines."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from onecycle.run import conduct
+from onecycle.run.checkpoint import Checkpoint
+
+DECODED_EVERY = 10_000  # images between two lines about decoding
+
+
+class Show:
+    """Shows a run's events; with `quiet` nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal or self._console.is_jupyter
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=quiet or not self._live,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, epoch="", figures="")
+
+    def __enter__(self) -> "Show":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def decoded(self, images: int) -> None:
+        """`images` of a new data set are decoded so far."""
+        if images % DECODED_EVERY == 0:
+            self._console.print(f"decoding: {images:,} images")
+
+    def started(self, job: conduct.Job, seconds: float) -> None:
+        """The first lines of a run, with how long it is expected to take."""
+        self._describe(job)
+        self._console.print(
+            f"expected to take about {duration(seconds)} here; stop and go on "
+            f"with Ctrl-C and: onecycle train --resume {job.folder}"
+        )
+
+    def resumed(self, job: conduct.Job, checkpoint: Checkpoint) -> None:
+        """The first lines of a run that goes on."""
+        self._describe(job)
+        for damaged in checkpoint.damaged:
+            self._console.print(f"passed over a damaged checkpoint: {damaged}")
+        self._console.print(f"going on from step {checkpoint.step}")
+
+    def event(self, event: conduct.Progress | conduct.EpochDone | conduct.Finished) -> None:
+        """One event of a run."""
+        if isinstance(event, conduct.Progress):
+            self._bar.update(
+                self._task,
+                total=event.total_steps,
+                completed=event.step,
+                epoch=event.epoch + 1,
+                figures=f"loss {event.loss:.3f}  accuracy {event.accuracy:.2%}  "
+                f"lr {event.lr:.2e}  {event.images_per_second:,.0f} images/s",
+            )
+        elif isinstance(event, conduct.EpochDone):
+            row = event.row
+            part = "val" if "val_accuracy" in row else "test"
+            self._console.print(
+                f"epoch {row['epoch']:>3}  lr {row['lr']:.2e}  "
+                f"train loss {row['train_loss']:.3f} accuracy {row['train_accuracy']:.2%}  "
+                f"{part} loss {row[f'{part}_loss']:.3f} accuracy {row[f'{part}_accuracy']:.2%}"
+            )
+
+    def _describe(self, job: conduct.Job) -> None:
+        data = job.dataset
+        parts = f"{len(data.train):,} train"
+        parts += f", {len(data.val):,} val" if data.val else ""
+        self._console.print(f"{job.folder}: on {job.machine.describe()}")
+        self._console.print(
+            f"recipe {job.recipe.name} ({job.recipe.digest()}), data {data.name}: "
+            f"{parts}, {len(data.test):,} test images of {data.image_size} pixels, "
+            f"{len(data.classes)} classes"
+        )
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in the unit that a person would use."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

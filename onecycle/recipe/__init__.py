@@ -1,0 +1,1 @@
+"""What to do: the Recipe tree, the catalogue of named recipes, and changes to them."""

@@ -1,0 +1,106 @@
+"""Finding recipes by name or file, and changing them key by key."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from onecycle.errors import RecipeError, did_you_mean
+from onecycle.files import disk_errors
+from onecycle.recipe.schema import Recipe, parse
+
+CATALOG = resources.files("onecycle.recipe.catalog")
+DEFAULTS = {"digits": "digits", "cifar10": "davidnet"}  # data by name -> the recipe made for it
+DEFAULT_FOR_FILES = "davidnet"
+
+
+def names() -> list[str]:
+    """The names in the catalogue, sorted."""
+    return sorted(f.name[:-5] for f in CATALOG.iterdir() if f.name.endswith(".toml"))
+
+
+def default_for(data: str) -> str:
+    """The recipe that the catalogue names for the data that `data` stands for."""
+    return DEFAULTS.get(data, DEFAULT_FOR_FILES)
+
+
+def find(name: str) -> Recipe:
+    """The recipe called `name` in the catalogue, or in the TOML file at the path `name`.
+
+    Raises RecipeError for an unknown name or a file that is no recipe.
+    """
+    if name.endswith(".toml"):
+        with disk_errors(Path(name), "read the recipe"):
+            return parse(_toml(Path(name).read_bytes(), name), name)
+    if name not in names():
+        raise RecipeError(
+            f"unknown recipe '{name}'{did_you_mean(name, names())}: 'onecycle recipes' lists them"
+        )
+    return parse(_toml(CATALOG.joinpath(f"{name}.toml").read_bytes(), name), f"recipe {name}")
+
+
+def change(recipe: Recipe, assignments: list[str], epochs: float | None = None) -> Recipe:
+    """`recipe` with `key=value` assignments (keys dotted, `groups.0.weight_decay=0.1`).
+
+    `epochs` sets the length and keeps the peak at the same fraction of it. What differs from the
+    original is named `<name>+custom`. Raises RecipeError for an unknown key or a bad value.
+    """
+    content = recipe.model_dump(mode="json")
+    if epochs is not None:
+        if epochs <= 0:
+            raise RecipeError(f"--epochs {epochs:g}: give more than 0")
+        content["schedule"]["peak_epoch"] *= epochs / content["epochs"]
+        content["epochs"] = epochs
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {assignment}: write key=value, such as model.width=32")
+        _assign(content, key.strip(), _value(value.strip()))
+    changed = parse(content, f"recipe {recipe.name} as changed")
+    if changed.digest() == recipe.digest():
+        return recipe
+    return changed.model_copy(update={"name": f"{recipe.name.removesuffix('+custom')}+custom"})
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML text that `find` reads back."""
+    return tomli_w.dumps(recipe.to_dict())
+
+
+def _assign(content: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    here: Any = content
+    for part in path:
+        here = here[_step(here, part, key)]
+        if here is None:
+            raise RecipeError(f"--set {key}: this recipe has no table '{part}'")
+    here[_step(here, last, key)] = value
+
+
+def _step(here: Any, part: str, key: str) -> str | int:
+    """`part` as a key or index of `here`; RecipeError naming the full `key` if it is none."""
+    if isinstance(here, list):
+        if part.isdigit() and int(part) < len(here):
+            return int(part)
+        raise RecipeError(f"--set {key}: '{part}' is not a row number below {len(here)}")
+    if not isinstance(here, dict) or part not in here:
+        options = list(here) if isinstance(here, dict) else []
+        raise RecipeError(f"--set {key}: unknown key '{part}'{did_you_mean(part, options)}")
+    return part
+
+
+def _value(text: str) -> Any:
+    """`text` as a TOML value; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _toml(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{where}: not TOML: {error}") from error

@@ -1,0 +1,156 @@
+"""The Recipe: every number a person may tune, in one validated tree.
+
+A field's default is its off value, and fields at their off value are left out of the digest, so
+that a new field changes no digest of a recipe that doesn't use it.
+"""
+
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from onecycle.errors import RecipeError, did_you_mean
+from onecycle.files import sha256_bytes
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSpec(_Spec):
+    """Which network, and its free numbers."""
+
+    name: Literal["davidnet"]
+    width: int = Field(ge=1, description="channels of the first convolution")
+    conv_bias: Literal["none", "plain", "all"] = Field(
+        "none", description="biases on no convolution, on those outside the residuals, on all"
+    )
+    fc_bias: bool = Field(False, description="bias of the fully connected layer")
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability, after every ReLU")
+    head: Literal["max", "gap"] = Field(
+        "max", description="global max pool, or MaxPool4 and global average pool"
+    )
+
+
+class AugmentSpec(_Spec):
+    """What is done to each training image, anew in every epoch."""
+
+    pad: int = Field(0, ge=0, description="pixels added on each side before the random crop")
+    pad_mode: Literal["zero", "reflect"] = "zero"
+    flip: Literal["none", "random", "alternating"] = Field(
+        "none", description="horizontal; alternating: a random half first, then all on odd epochs"
+    )
+    cutout: int = Field(0, ge=0, description="side in pixels of a square filled with the mean")
+    cutout_probability: float = Field(1.0, ge=0, le=1)
+
+
+class OneCycleSpec(_Spec):
+    """The rate from start to peak to final, two straight or cosine pieces."""
+
+    lr_start: float = Field(gt=0)
+    lr_peak: float = Field(gt=0)
+    lr_final: float = Field(gt=0)
+    peak_epoch: float = Field(gt=0, description="epochs until the peak")
+    shape: Literal["linear", "cosine"]
+    per: Literal["batch", "epoch"] = "batch"
+    momentum_at_peak: float | None = Field(
+        None, ge=0, lt=1, description="momentum falls to this at the peak, and rises again"
+    )
+
+
+class SgdSpec(_Spec):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool = False
+
+
+class AdamSpec(_Spec):
+    """Adam (decay added to the gradient) or AdamW (decay apart from it)."""
+
+    momentum: float = Field(ge=0, lt=1, description="beta1")
+    beta2: float = Field(ge=0, lt=1)
+    eps: float = Field(gt=0)
+
+
+class OptimizersSpec(_Spec):
+    """The optimizers that the groups refer to."""
+
+    sgd: SgdSpec | None = None
+    adam: AdamSpec | None = None
+    adamw: AdamSpec | None = None
+
+
+class GroupSpec(_Spec):
+    """Parameters whose names match a pattern, and how they learn. The first match counts."""
+
+    match: str = Field(min_length=1, description="pattern over parameter names, * for any text")
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr_scale: float = Field(1.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class Recipe(_Spec):
+    """All that decides what a run computes, apart from its data, seed and machine."""
+
+    name: str
+    about: str
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    ghost_batch: int = Field(
+        0, ge=0, description="images that share batch-norm statistics; 0: the whole batch"
+    )
+    drop_last: bool = Field(False, description="leave out an epoch's last, short batch")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    model: ModelSpec
+    augment: AugmentSpec
+    schedule: OneCycleSpec
+    optimizers: OptimizersSpec
+    groups: tuple[GroupSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.schedule.peak_epoch > self.epochs:
+            raise ValueError(
+                f"schedule.peak_epoch {self.schedule.peak_epoch:g} lies past the last of "
+                f"{self.epochs:g} epochs"
+            )
+        for group in self.groups:
+            if getattr(self.optimizers, group.optimizer) is None:
+                raise ValueError(
+                    f"group '{group.match}' needs the table [optimizers.{group.optimizer}]"
+                )
+        return self
+
+    def digest(self) -> str:
+        """Hex digest of all that decides the computation (name and description don't)."""
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "about"})
+        return sha256_bytes(json.dumps(content, sort_keys=True).encode())[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, off fields left out; `parse` reads them back."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def parse(content: dict[str, Any], where: str) -> Recipe:
+    """The recipe in `content`; RecipeError in one line, naming `where` and the key, if it's not."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key{did_you_mean(key.split('.')[-1], _keys(first['loc']))}"
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        raise RecipeError(f"{where}: {key + ': ' if key else ''}{message}{given}") from None
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table holding `location` may have."""
+    here: Any = Recipe
+    for part in location[:-1]:
+        if isinstance(part, str):
+            here = here.model_fields[part].annotation
+            here = next((t for t in getattr(here, "__args__", ()) if t is not type(None)), here)
+    return list(here.model_fields)

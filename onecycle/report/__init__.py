@@ -1,0 +1,1 @@
+"""Showing: figures drawn from a run folder alone."""

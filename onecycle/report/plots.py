@@ -1,0 +1,52 @@
+"""Figures drawn from a run folder's tables. They are returned; `save` writes one."""
+
+import io
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from onecycle import files
+
+# Okabe and Ito's colours: told apart by colour-blind readers too.
+TRAIN, JUDGED, RATE = "#0072B2", "#D55E00", "#009E73"
+
+
+def curves(metrics: list[dict[str, float]]) -> Figure:
+    """Loss, accuracy and learning rate by epoch, from the rows of `metrics.csv`."""
+    part = "val" if "val_loss" in metrics[0] else "test"
+    label = {"val": "validation", "test": "test"}[part]
+    epochs = [row["epoch"] for row in metrics]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    marker = "o" if len(epochs) == 1 else ""
+
+    def draw(axes: Axes, key: str, colour: str, name: str, scale: float = 1.0) -> None:
+        values = [row[key] * scale for row in metrics]
+        axes.plot(epochs, values, color=colour, label=name, marker=marker, linewidth=1.8)
+
+    draw(loss, "train_loss", TRAIN, "training, augmented")
+    draw(loss, f"{part}_loss", JUDGED, label)
+    loss.set_ylabel("cross-entropy (nats)")
+    draw(accuracy, "train_accuracy", TRAIN, "training, augmented", 100)
+    draw(accuracy, f"{part}_accuracy", JUDGED, label, 100)
+    accuracy.set_ylabel("top-1 accuracy (%)")
+    draw(rate, "lr", RATE, "last step of the epoch")
+    rate.set_ylabel("learning rate")
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    rate.set_ylim(bottom=0)
+    for axes in (loss, accuracy, rate):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130)
+    files.write_bytes(path, content.getvalue())

@@ -1,0 +1,1 @@
+"""One run: conduct it, record it, save it, go on with it."""

@@ -1,0 +1,48 @@
+"""How long a run will take, measured on a throw-away model before it starts."""
+
+import time
+
+import torch
+
+from onecycle.data.dataset import Dataset
+from onecycle.machine import Machine
+from onecycle.recipe.schema import Recipe
+from onecycle.train import state as states
+from onecycle.train.loop import fit
+from onecycle.train.schedule import timetable
+
+FORWARD_SHARE = 1 / 3  # of a training step's work; the backward pass is twice the forward one
+ENOUGH_SECONDS = 0.5
+
+
+def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
+    """Expected seconds of the whole run, evaluations included.
+
+    Times steps of a small batch of the recipe's own kind, after one that warms up.
+    """
+    batch = min(recipe.batch_size, machine.piece, len(dataset.train))
+    small = recipe.model_copy(update={"batch_size": batch, "ghost_batch": 0})
+    state = states.create(small, dataset, machine, seed=0)
+    steps = fit(state, dataset, small, machine, seed=0)
+    next(steps)
+    _wait(machine)
+    start, done = time.perf_counter(), 0
+    for step in steps:
+        _wait(machine)
+        done += step.images
+        if time.perf_counter() - start > ENOUGH_SECONDS:
+            break
+    if not done:  # the run is a single step
+        return 0.0
+    per_image = (time.perf_counter() - start) / done
+    table = timetable(recipe, len(dataset.train))
+    trained = table.total_steps * min(recipe.batch_size, len(dataset.train))
+    judged = len(dataset.val or dataset.test) * recipe.epochs + len(dataset.train)
+    return per_image * (trained + FORWARD_SHARE * judged)
+
+
+def _wait(machine: Machine) -> None:
+    if machine.device == "cuda":
+        torch.cuda.synchronize()
+    elif machine.device == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,111 @@
+"""The run folder: what is in it, and the journal that all its tables come from."""
+
+import csv
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from onecycle import files
+from onecycle.errors import DiskError, RecipeError
+
+RECIPE, ENVIRONMENT, CLASSES = "recipe.json", "environment.json", "classes.json"
+EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
+WEIGHTS, PROBABILITIES, LABELS = "model.safetensors", "test_probabilities.npy", "test_labels.npy"
+CHECKPOINTS, CURVES = "checkpoints", "curves.png"
+
+
+def new_folder(recipe_name: str, out: Path | None) -> Path:
+    """A folder for a new run: `out`, or the first free `runs/<recipe>-<n>`.
+
+    Raises RecipeError if `out` holds something already, DiskError if it can't be made.
+    """
+    if out is not None:
+        with files.disk_errors(out, "use the folder"):
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise RecipeError(
+                    f"--out {out} is not empty: choose another, or go on with --resume {out}"
+                )
+        return files.make_folder(out)
+    runs = files.make_folder(Path("runs"))
+    taken = [re.fullmatch(rf"{re.escape(recipe_name)}-(\d+)", p.name) for p in runs.iterdir()]
+    number = max((int(match[1]) for match in taken if match), default=0) + 1
+    while True:
+        folder = runs / f"{recipe_name}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run was quicker
+            number += 1
+            continue
+        except OSError as error:
+            raise DiskError(f"cannot make the folder {folder}: {error.strerror}") from error
+        return folder
+
+
+class Journal:
+    """`events.jsonl`: a line of JSON for each thing that happened, in order.
+
+    The tables of a run are derived from it: `epochs` holds the finished epochs' rows, and
+    `train_figures` the running figures of an epoch, also after a run went on from a checkpoint.
+    """
+
+    def __init__(self, folder: Path, keep_bytes: int) -> None:
+        """Open the journal of `folder`, cut to its first `keep_bytes`. Raises DiskError.
+
+        What lies past the checkpoint that a run goes on from is cut, so that the journal agrees
+        with the weights.
+        """
+        self.path = folder / EVENTS
+        self.epochs: list[dict[str, Any]] = []
+        self._sums: dict[int, list[float]] = {}  # epoch -> loss times images, correct, images
+        with files.disk_errors(self.path, "write"):
+            self._file = open(self.path, "a+b")  # noqa: SIM115 (held open for the run)
+            self._file.truncate(keep_bytes)
+            self._file.seek(0)
+            for line in self._file:
+                self._note(json.loads(line))
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append a line."""
+        row = {"event": event, **fields}
+        with files.disk_errors(self.path, "write"):
+            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.flush()
+        self._note(row)
+
+    def make_durable(self) -> int:
+        """Force the lines onto the disk; their size in bytes."""
+        with files.disk_errors(self.path, "write"):
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    def train_figures(self, epoch: int) -> tuple[float, float]:
+        """Mean loss and accuracy over the images trained on so far in `epoch` (from 0)."""
+        loss, correct, images = self._sums[epoch]
+        return loss / images, correct / images
+
+    def _note(self, row: dict[str, Any]) -> None:
+        if row["event"] == "step":
+            sums = self._sums.setdefault(row["epoch"], [0.0, 0.0, 0.0])
+            for i, value in enumerate((row["loss"] * row["images"], row["correct"], row["images"])):
+                sums[i] += value
+        elif row["event"] == "epoch":
+            self.epochs.append({k: v for k, v in row.items() if k != "event"})
+
+
+def write_metrics(folder: Path, journal: Journal) -> None:
+    """`metrics.csv`: a row an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(journal.epochs[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(journal.epochs)
+    files.write_bytes(folder / METRICS, text.getvalue().encode())
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of `metrics.csv`, a number in each column."""
+    with files.disk_errors(folder / METRICS, "read"):
+        text = (folder / METRICS).read_text()
+    return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]

@@ -1,0 +1,1 @@
+"""Learning: schedule, optimizers, state and the loop that yields after each step."""

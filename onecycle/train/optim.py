@@ -1,0 +1,72 @@
+"""Optimizers from a recipe's groups."""
+
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from onecycle.errors import RecipeError
+from onecycle.recipe.schema import AdamSpec, GroupSpec, Recipe, SgdSpec
+from onecycle.train.schedule import Timetable
+
+Settings = dict[str, object]
+
+
+def make(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """The optimizers that the recipe's groups name, in the order in which they first appear.
+
+    Each parameter belongs to the first group whose pattern matches its name. Raises RecipeError
+    for a parameter that no group matches, and for a group that matches no parameter.
+    """
+    rows: list[tuple[GroupSpec, list[nn.Parameter]]] = [(group, []) for group in recipe.groups]
+    for name, parameter in model.named_parameters():
+        for group, members in rows:
+            if fnmatchcase(name, group.match):
+                members.append(parameter)
+                break
+        else:
+            raise RecipeError(f"recipe {recipe.name}: no group matches the parameter {name}")
+    for group, members in rows:
+        if not members:
+            raise RecipeError(f"recipe {recipe.name}: group '{group.match}' matches no parameter")
+    kinds = dict.fromkeys(group.optimizer for group, _ in rows)
+    return [
+        _optimizer(recipe, kind, [row for row in rows if row[0].optimizer == kind])
+        for kind in kinds
+    ]
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], timetable: Timetable, step: int) -> float:
+    """Give every parameter group its rate and momentum for `step`; the rate before scaling."""
+    lr = timetable.lr(step)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+            momentum = timetable.momentum(step, group["base_momentum"])
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+    return lr
+
+
+def _optimizer(
+    recipe: Recipe, kind: str, rows: list[tuple[GroupSpec, list[nn.Parameter]]]
+) -> torch.optim.Optimizer:
+    spec: SgdSpec | AdamSpec = getattr(recipe.optimizers, kind)
+    groups = [
+        {
+            "params": members,
+            "lr_scale": group.lr_scale,
+            "weight_decay": group.weight_decay,
+            "base_momentum": spec.momentum,
+        }
+        for group, members in rows
+    ]
+    lr = recipe.schedule.lr_start  # set anew before each step
+    if isinstance(spec, SgdSpec):
+        return torch.optim.SGD(
+            groups, lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True
+        )
+    maker = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+    return maker(groups, lr, betas=(spec.momentum, spec.beta2), eps=spec.eps, fused=True)
