@@ -22,16 +22,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from onecycle.data.dataset import CHUNK, Dataset, Split
-from onecycle.data.folder import SPLITS, File, Member, few, files, members, stem
+from onecycle.data.folder import SPLITS, File, Member, few, files, members, one_line
 from onecycle.errors import DataError, DiskError
 from onecycle.files import (
     atomic_file,
@@ -57,10 +57,6 @@ Progress = Callable[[int], None]
 Pixels = NDArray[np.uint8]
 
 
-class _BadImage(Exception):
-    """Why an image can't be used."""
-
-
 def load(path: Path, progress: Progress | None = None) -> Dataset:
     """The images at `path`, a folder or archive; decoded only if their content is new.
 
@@ -69,9 +65,10 @@ def load(path: Path, progress: Progress | None = None) -> Dataset:
     """
     root = cache_folder()
     listing = files(path)
-    index = root / "index" / f"{_listing_key(path, listing)}.json"
+    seen = _key(str(path.resolve()), *((file.name, file.size, file.mtime_ns) for file in listing))
+    index = root / "index" / f"{seen}.json"
     known = _indexed(index)
-    key = known or _content_key(listing, one_file=not path.is_dir())
+    key = known or _content_key(path, listing)
     entry = root / "images" / key
     dataset = _find(entry)
     if dataset is None:
@@ -81,7 +78,7 @@ def load(path: Path, progress: Progress | None = None) -> Dataset:
     if known is None:
         make_folder(index.parent)
         write_json(index, {"content": key})
-    return replace(dataset, name=stem(path), source=str(path))
+    return replace(dataset, name=path.name, source=str(path))
 
 
 def cache_folder() -> Path:
@@ -104,14 +101,14 @@ def digest(classes: tuple[str, ...], train: Split, test: Split) -> str:
     return total.hexdigest()
 
 
-def _listing_key(path: Path, listing: list[File]) -> str:
-    rows = [(file.name, file.size, file.mtime_ns) for file in listing]
-    return hashlib.sha256(json.dumps([FORMAT, str(path.resolve()), rows]).encode()).hexdigest()
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
 
 
-def _content_key(listing: list[File], one_file: bool) -> str:
-    rows = [("" if one_file else file.name, sha256_file(file.path)) for file in listing]
-    return hashlib.sha256(json.dumps([FORMAT, rows]).encode()).hexdigest()
+def _content_key(path: Path, listing: list[File]) -> str:
+    if not path.is_dir():
+        return _key(sha256_file(path))  # under any name
+    return _key(*((file.name, sha256_file(file.path)) for file in listing))
 
 
 def _indexed(index: Path) -> str | None:
@@ -167,10 +164,16 @@ def _open_split(
     return Split(pixels, rows, labels, names)
 
 
+def _temporary_name() -> str:
+    return f"{BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def _build(path: Path, listing: list[File], entry: Path, progress: Progress | None) -> None:
     """Decode the images at `path` into the new folder `entry`."""
-    make_folder(entry.parent)
-    _sweep(entry.parent)
+    for left in make_folder(entry.parent).glob(f"{BUILDING}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED:  # its process was killed
+                shutil.rmtree(left, ignore_errors=True)
     temporary = entry.with_name(_temporary_name())
     try:
         with disk_errors(temporary, "write"):
@@ -190,18 +193,6 @@ def _build(path: Path, listing: list[File], entry: Path, progress: Progress | No
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _temporary_name() -> str:
-    return f"{BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed have left."""
-    for left in folder.glob(f"{BUILDING}*"):
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-
-
 def _fill(path: Path, folder: Path, progress: Progress | None) -> None:
     """Write everything that an entry is made of into `folder`."""
     names, shape = _write_pixels(path, folder, progress)
@@ -210,7 +201,9 @@ def _fill(path: Path, folder: Path, progress: Progress | None) -> None:
     for split in SPLITS:
         rows = sorted(range(len(names[split])), key=names[split].__getitem__)
         names[split].sort()
-        _check_unique(path, names[split])
+        for first, second in pairwise(names[split]):
+            if first == second:
+                raise DataError(f"{path}: {first} is there twice: keep one of the two")
         labels = [label_of[name.split("/")[1]] for name in names[split]]
         with atomic_file(folder / f"{split}.npy") as file:
             np.save(file, np.array([rows, labels], dtype=np.int64))
@@ -237,10 +230,10 @@ def _write_pixels(
         out = {split: stack.enter_context(open(folder / f"{split}.u8", "wb")) for split in SPLITS}
         decoded = stack.enter_context(closing(_decoded(path)))
         for count, (member, pixels) in enumerate(decoded, start=1):
-            if isinstance(pixels, _BadImage):
+            if isinstance(pixels, str):
                 bad.append(f"{member.name} ({pixels})")
             else:
-                out[member.split].write(pixels)
+                out[member.split].write(pixels.data)
                 names[member.split].append(member.name)
                 shape = pixels.shape
             if progress and count % PROGRESS_EVERY == 0:
@@ -257,17 +250,11 @@ def _write_pixels(
     return names, shape
 
 
-def _check_unique(path: Path, names: list[str]) -> None:
-    """DataError if a name is twice in the sorted `names`."""
-    for first, second in zip(names, names[1:], strict=False):
-        if first == second:
-            raise DataError(f"{path}: {first} is there twice: keep one of the two")
-
-
-def _decoded(path: Path) -> Generator[tuple[Member, Pixels | _BadImage]]:
+def _decoded(path: Path) -> Generator[tuple[Member, Pixels | str]]:
     """Every image at `path` in turn, decoded ahead by a few threads in bounded memory.
 
-    Pixels are (H, H, 3) uint8 with one H. Raises DataError for an image of another size.
+    Either its pixels, (H, H, 3) uint8 with one H for all, or why it can't be used. Raises
+    DataError for an image of another size.
     """
     workers = min(8, os.cpu_count() or 1)
     with closing(members(path)) as found, ThreadPoolExecutor(workers) as pool:
@@ -275,18 +262,18 @@ def _decoded(path: Path) -> Generator[tuple[Member, Pixels | _BadImage]]:
             try:
                 size = _opened(first.content).size
                 break
-            except _BadImage as error:
-                yield first, error
+            except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+                yield first, _reason(error)
         else:
             return
         if size[0] != size[1]:
             raise DataError(f"{path}: {first.name} is {_by(size)}: images must be square")
-        pending: deque[tuple[list[Member], Future[list[Pixels | _BadImage]]]] = deque()
+        pending: deque[tuple[list[Member], Future[list[Pixels | str]]]] = deque()
         for task in _tasks(chain([first], found), 3 * size[0] * size[1]):
-            pending.append((task, pool.submit(_decode_task, path, task, first.name, size)))
+            pending.append((task, pool.submit(_decode, path, task, first.name, size)))
             if len(pending) > 2 * workers:
-                task, future = pending.popleft()
-                yield from zip(task, future.result(), strict=True)
+                oldest, future = pending.popleft()
+                yield from zip(oldest, future.result(), strict=True)
         for task, future in pending:
             yield from zip(task, future.result(), strict=True)
 
@@ -305,11 +292,11 @@ def _tasks(found: Iterable[Member], image_bytes: int) -> Iterator[list[Member]]:
         yield task
 
 
-def _decode_task(
+def _decode(
     path: Path, task: list[Member], first: str, size: tuple[int, int]
-) -> list[Pixels | _BadImage]:
+) -> list[Pixels | str]:
     """The pixels of each image, or why not. DataError for one that is not of `first`'s size."""
-    results: list[Pixels | _BadImage] = []
+    results: list[Pixels | str] = []
     for member in task:
         try:
             image = _opened(member.content)
@@ -318,40 +305,29 @@ def _decode_task(
                     f"{path}: {first} is {_by(size)} and {member.name} is {_by(image.size)}: "
                     "all images must have one size"
                 )
-            results.append(_pixels(image))
-        except _BadImage as error:
-            results.append(error)
+            pixels = np.frombuffer(image.convert("RGB").tobytes(), np.uint8)
+            results.append(pixels.reshape(size[1], size[0], 3))
+        except DataError:
+            raise
+        except Exception as error:  # as above
+            results.append(_reason(error))
     return results
 
 
 def _opened(content: bytes) -> Image.Image:
-    """The image of which only the header is read yet; _BadImage if it can't be used."""
+    """The image, of which only the header is read yet; any Exception if it can't be used."""
     if not content:
-        raise _BadImage("empty file")
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise _BadImage("not an image") from error
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-        raise _BadImage(_reason(error)) from error
+        raise ValueError("empty file")
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > PIXEL_LIMIT:
-        raise _BadImage(f"{_by(image.size)}, over the limit of {PIXEL_LIMIT:,} pixels")
+        raise ValueError(f"{_by(image.size)}, over the limit of {PIXEL_LIMIT:,} pixels")
     if image.mode.startswith(DEEP_MODES):
-        raise _BadImage("more than 8 bits a channel")
+        raise ValueError("more than 8 bits a channel")
     return image
 
 
-def _pixels(image: Image.Image) -> Pixels:
-    """(H, W, 3) uint8."""
-    try:
-        decoded = image.convert("RGB").tobytes()
-    except Exception as error:  # as above
-        raise _BadImage(_reason(error)) from error
-    return np.frombuffer(decoded, np.uint8).reshape(image.height, image.width, 3)
-
-
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -44,5 +44,5 @@ def load() -> Dataset:
         train=train,
         test=test,
         digest=digest(classes, train, test),
-        source="scikit-learn load_digits",
+        source="digits",
     )

@@ -7,48 +7,32 @@ by their suffix, are left out.
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
-from onecycle.errors import DataError, DiskError
+from onecycle.errors import DataError, DiskError, OnecycleError
 from onecycle.files import disk_errors
 
 SPLITS = ("train", "test")
-IMAGE_SUFFIXES = tuple(
-    ".jpg .jpeg .png .bmp .gif .webp .ppm .pgm .tif .tiff".split()  # compared in lower case
-)
-TAR_SUFFIXES = tuple(".tar .tar.gz .tgz .tar.xz .txz .tar.bz2 .tbz2".split())
+# Suffixes are compared in lower case.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
 HEADER_LIMIT = 2**20  # bytes of all headers of one tar member
 BUFFER = 2**16  # bytes read from an archive at once
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
 
-# What the decompressors and archive readers raise on bytes that are damaged or hostile.
-DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    struct.error,
-    EOFError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-)
 # Control characters, line separators and undecodable bytes: they would break a one-line message.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -123,18 +107,16 @@ def has_archive_suffix(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def stem(path: Path) -> str:
-    """The name of the folder or archive at `path`, without an archive's suffixes."""
-    name = path.resolve().name
-    lengths = [len(suffix) for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)]
-    return name[: -max(lengths)] if lengths and not path.is_dir() else name
-
-
 def few(items: Iterable[str], limit: int = 5) -> str:
     """The first `limit` of `items` separated by commas, and how many more there are."""
     listed = list(items)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def one_line(error: Exception) -> str:
+    """What `error` says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_archive(path: Path) -> bool:
@@ -189,16 +171,14 @@ def _check_link(path: Path, root: str, entry: "os.DirEntry[str]", relative: str)
 def _tar_entries(path: Path) -> Iterator[Entry]:
     with open(path, "rb") as packed, _decompressed(packed) as plain:
         stream = _Metered(plain)
-        with tarfile.open(
-            fileobj=stream, mode="r|", tarinfo=_StrictTarInfo, bufsize=BUFFER
-        ) as archive:
+        with tarfile.open(None, "r|", stream, BUFFER, tarinfo=_StrictTarInfo) as archive:
             while (info := archive.next()) is not None:
                 if info.issparse():
                     raise tarfile.ReadError(f"sparse member {info.name!a}")
                 stream.allowance = info.size + HEADER_LIMIT
                 if info.isreg():
                     yield info.name, info.size, partial(_read_tar_member, archive, info)
-                archive.members.clear()  # tarfile would keep them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
         # To the end, because a compressed file's checksum may stand there.
         while plain.read(BUFFER):
             pass
@@ -225,27 +205,26 @@ def _read_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return content.read(info.file_size)
 
 
-def _decompressed(packed: IO[bytes]) -> IO[bytes]:
+def _decompressed(packed: io.BufferedReader) -> io.BufferedIOBase:
     """`packed` decompressed by what its first bytes say, whatever its suffix."""
-    start = packed.read(6)
-    packed.seek(0)
+    start = packed.peek(6)
     if start.startswith(b"\x1f\x8b"):
         return gzip.open(packed)
     if start.startswith(b"BZh"):
         return bz2.open(packed)
-    if start == b"\xfd7zXZ\x00":
+    if start.startswith(b"\xfd7zXZ\x00"):
         return lzma.open(packed)
     return packed
 
 
-class _Metered:
-    """A stream that refuses to be read past `allowance` bytes: a header can't fill the memory."""
+class _Metered(io.BufferedIOBase):
+    """A stream that can't be read past `allowance` bytes, so that no header fills the memory."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
         self.allowance = HEADER_LIMIT
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         """The next `size` bytes; tarfile.ReadError past the allowance."""
         content = self._stream.read(size)
         self.allowance -= len(content)
@@ -258,13 +237,13 @@ class _StrictTarInfo(tarfile.TarInfo):
     """A header that raises where tarfile takes damage for the end of the archive."""
 
     @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_StrictTarInfo":
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictTarInfo":
         try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark at the end
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from error
+            raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
 
 
 @contextmanager
@@ -272,17 +251,14 @@ def _damage(path: Path) -> Iterator[None]:
     """Turn what a damaged archive raises into a DataError, and other trouble into a DiskError."""
     try:
         yield
-    except OSError as error:
-        if error.errno is not None:
+    except OnecycleError:
+        raise
+    except Exception as error:  # archive readers raise nearly anything on damaged bytes
+        # gzip's and bz2's own errors are OSErrors too, without a number.
+        if isinstance(error, OSError) and error.errno is not None:
             raise DiskError(f"cannot read {path}: {error.strerror}") from error
-        raise _damaged(path, error) from error  # gzip's and bz2's own
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: damaged archive ({reason}): get or pack it again")
+        what = f"{path}: damaged archive ({one_line(error)})"
+        raise DataError(f"{what}: get or pack it again") from error
 
 
 def _image_name(path: Path, entry: str) -> str | None:

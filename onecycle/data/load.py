@@ -7,12 +7,15 @@ from pathlib import Path
 
 from onecycle.data import cache, digits
 from onecycle.data.dataset import Dataset, check
-from onecycle.data.folder import has_archive_suffix
+from onecycle.data.folder import ARCHIVE_SUFFIXES, has_archive_suffix
 from onecycle.errors import DataError, did_you_mean
 from onecycle.files import disk_errors
 
 NAMES = ("digits", "cifar10")
-KNOWN: dict[str, str] = {}
+# Display names of data sets, by their digest.
+KNOWN = {
+    "569f1674dda452c3e554db3b59583f921e9d4d5fe4c007a870c768b0cb690045": "CIFAR-10 (JPEG q75)",
+}
 
 
 def load(spec: str | Path, progress: Callable[[int], None] | None = None) -> Dataset:
@@ -32,8 +35,8 @@ def load(spec: str | Path, progress: Callable[[int], None] | None = None) -> Dat
                 f"{did_you_mean(given, NAMES)}"
             )
     dataset = cache.load(path, progress)
-    name = KNOWN.get(dataset.digest, dataset.name)
-    return check(replace(dataset, name=name, source=str(path) if given == "cifar10" else given))
+    name = KNOWN.get(dataset.digest) or _stem(path)
+    return check(replace(dataset, name=name, source=str(path.resolve())))
 
 
 def _expanded(given: str) -> Path:
@@ -41,6 +44,13 @@ def _expanded(given: str) -> Path:
         return Path(given).expanduser()
     except RuntimeError as error:
         raise DataError(f"{given}: {error}: give the path in full") from error
+
+
+def _stem(path: Path) -> str:
+    """The name of the folder or archive at `path`, without an archive's suffixes."""
+    name = path.resolve().name
+    lengths = [len(suffix) for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)]
+    return name if path.is_dir() else name[: -max(lengths)]
 
 
 def _cifar10() -> Path:
