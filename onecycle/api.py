@@ -20,8 +20,9 @@ from onecycle.recipe.schema import Recipe, parse
 from onecycle.report import plots
 from onecycle.run import estimate, record
 from onecycle.run.checkpoint import Checkpoint, newest
-from onecycle.run.conduct import Job, conduct
-from onecycle.train.loop import check_sizes
+from onecycle.run.conduct import conduct
+from onecycle.run.job import Job
+from onecycle.training.loop import check_sizes
 
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 

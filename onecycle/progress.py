@@ -7,6 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from onecycle.run import conduct
 from onecycle.run.checkpoint import Checkpoint
+from onecycle.run.job import Job
 
 DECODED_EVERY = 10_000  # images between two lines about decoding
 
@@ -45,7 +46,7 @@ class Show:
         if images % DECODED_EVERY == 0:
             self._console.print(f"decoding: {images:,} images")
 
-    def started(self, job: conduct.Job, seconds: float) -> None:
+    def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""
         self._describe(job)
         self._console.print(
@@ -53,7 +54,7 @@ class Show:
             f"with Ctrl-C and: onecycle train --resume {job.folder}"
         )
 
-    def resumed(self, job: conduct.Job, checkpoint: Checkpoint) -> None:
+    def resumed(self, job: Job, checkpoint: Checkpoint) -> None:
         """The first lines of a run that goes on."""
         self._describe(job)
         for damaged in checkpoint.damaged:
@@ -80,7 +81,7 @@ class Show:
                 f"{part} loss {row[f'{part}_loss']:.3f} accuracy {row[f'{part}_accuracy']:.2%}"
             )
 
-    def _describe(self, job: conduct.Job) -> None:
+    def _describe(self, job: Job) -> None:
         data = job.dataset
         parts = f"{len(data.train):,} train"
         parts += f", {len(data.val):,} val" if data.val else ""

@@ -181,7 +181,6 @@ def _build(path: Path, listing: list[File], entry: Path, progress: Progress | No
             _fill(path, temporary, progress)
             if files(path) != listing:
                 raise DataError(f"{path} changed while it was read: try again")
-            sync_folder(temporary)
             try:
                 temporary.rename(entry)
             except OSError:
@@ -194,7 +193,7 @@ def _build(path: Path, listing: list[File], entry: Path, progress: Progress | No
 
 
 def _fill(path: Path, folder: Path, progress: Progress | None) -> None:
-    """Write everything that an entry is made of into `folder`."""
+    """Write everything that an entry is made of into `folder`, durably."""
     names, shape = _write_pixels(path, folder, progress)
     classes = sorted({name.split("/")[1] for name in names["train"]})
     label_of = {name: label for label, name in enumerate(classes)}

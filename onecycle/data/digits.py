@@ -18,9 +18,9 @@ def load() -> Dataset:
     filter and repeated to three channels. The split is scikit-learn's stratified
     `train_test_split` with `random_state=0`, each part then put back in the original order.
     """
-    # scikit-learn takes seconds to import, and only this data set needs it.
-    from sklearn.datasets import load_digits  # noqa: PLC0415
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    # scikit-learn is slow to import, and only this data set needs it.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     original = load_digits()
     grey = np.rint(original.images * (255 / 16)).astype(np.uint8)

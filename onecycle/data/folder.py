@@ -6,6 +6,7 @@ by their suffix, are left out.
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -24,7 +25,6 @@ from onecycle.errors import DataError, DiskError, OnecycleError
 from onecycle.files import disk_errors
 
 SPLITS = ("train", "test")
-# Suffixes are compared in lower case.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
@@ -171,7 +171,7 @@ def _check_link(path: Path, root: str, entry: "os.DirEntry[str]", relative: str)
 def _tar_entries(path: Path) -> Iterator[Entry]:
     with open(path, "rb") as packed, _decompressed(packed) as plain:
         stream = _Metered(plain)
-        with tarfile.open(None, "r|", stream, BUFFER, tarinfo=_StrictTarInfo) as archive:
+        with tarfile.open(None, "r|", stream, BUFFER, tarinfo=_Header, encoding="utf-8") as archive:
             while (info := archive.next()) is not None:
                 if info.issparse():
                     raise tarfile.ReadError(f"sparse member {info.name!a}")
@@ -233,11 +233,11 @@ class _Metered(io.BufferedIOBase):
         return content
 
 
-class _StrictTarInfo(tarfile.TarInfo):
+class _Header(tarfile.TarInfo):
     """A header that raises where tarfile takes damage for the end of the archive."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictTarInfo":
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark at the end
@@ -254,8 +254,8 @@ def _damage(path: Path) -> Iterator[None]:
     except OnecycleError:
         raise
     except Exception as error:  # archive readers raise nearly anything on damaged bytes
-        # gzip's and bz2's own errors are OSErrors too, without a number.
-        if isinstance(error, OSError) and error.errno is not None:
+        # gzip's and bz2's own errors are OSErrors without a number; a wrong offset gives EINVAL.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise DiskError(f"cannot read {path}: {error.strerror}") from error
         what = f"{path}: damaged archive ({one_line(error)})"
         raise DataError(f"{what}: get or pack it again") from error

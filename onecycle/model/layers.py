@@ -21,7 +21,8 @@ class Normalize(nn.Module):
     def __init__(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        # A channel that never changes carries nothing, and must not divide by zero.
+        self.register_buffer("std", torch.tensor(np.where(std > 0, std, 1), dtype=torch.float32))
 
     def forward(self, pixels: Tensor) -> Tensor:
         # NHWC seen as NCHW is channels_last, the layout that convolutions are fastest in.

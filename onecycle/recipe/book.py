@@ -51,7 +51,9 @@ def change(recipe: Recipe, assignments: list[str], epochs: float | None = None) 
     if epochs is not None:
         if epochs <= 0:
             raise RecipeError(f"--epochs {epochs:g}: give more than 0")
-        content["schedule"]["peak_epoch"] *= epochs / content["epochs"]
+        # At most `epochs`, whatever the rounding.
+        peak = min(epochs, content["schedule"]["peak_epoch"] * epochs / content["epochs"])
+        content["schedule"]["peak_epoch"] = peak
         content["epochs"] = epochs
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
@@ -82,7 +84,7 @@ def _assign(content: dict[str, Any], key: str, value: Any) -> None:
 def _step(here: Any, part: str, key: str) -> str | int:
     """`part` as a key or index of `here`; RecipeError naming the full `key` if it is none."""
     if isinstance(here, list):
-        if part.isdigit() and int(part) < len(here):
+        if part.isdecimal() and int(part) < len(here):
             return int(part)
         raise RecipeError(f"--set {key}: '{part}' is not a row number below {len(here)}")
     if not isinstance(here, dict) or part not in here:

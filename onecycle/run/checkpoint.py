@@ -13,7 +13,7 @@ from torch import Tensor
 from onecycle import files
 from onecycle.errors import DiskError, OnecycleError
 from onecycle.run.record import CHECKPOINTS
-from onecycle.train.state import TrainState
+from onecycle.training.state import TrainState
 
 KEPT = 2
 COST = 0.01  # share of the time that saving may take

@@ -1,46 +1,27 @@
 """One run from its first step to its summary: consume `fit`, record, evaluate, save, stop."""
 
-import io
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors.torch import save
 
-from onecycle import files
-from onecycle.data.dataset import Dataset
 from onecycle.errors import DivergedError, InterruptedRun
 from onecycle.evaluate import metrics
 from onecycle.evaluate.predict import probabilities
-from onecycle.machine import Machine
-from onecycle.model.build import parameter_count
-from onecycle.recipe.schema import Recipe
-from onecycle.run import record
+from onecycle.run import finish, record
 from onecycle.run.checkpoint import Checkpoint, Saver
-from onecycle.train import state as states
-from onecycle.train.loop import Step, fit
-from onecycle.train.schedule import timetable
+from onecycle.run.job import Job
+from onecycle.training import state as states
+from onecycle.training.loop import Step, fit
+from onecycle.training.schedule import Timetable, timetable
 
 FLUSH = {"cpu": 1}  # steps whose figures are read at once; reading them makes a device wait
 FLUSH_ON_ACCELERATOR = 20
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a run needs: what to do, with what, on what, and where to keep it."""
-
-    recipe: Recipe
-    dataset: Dataset
-    machine: Machine
-    seed: int
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -71,65 +52,139 @@ class Finished:
     summary: dict[str, Any]
 
 
+@dataclass
+class _Live:
+    """A run under way."""
+
+    job: Job
+    state: states.TrainState
+    journal: record.Journal
+    saver: Saver
+    clock: "_Clock"
+    table: Timetable
+    started: float  # when it would have begun had it never been interrupted
+
+
 def conduct(
     job: Job, checkpoint: Checkpoint | None = None
 ) -> Iterator[Progress | EpochDone | Finished]:
-    """Run `job`, from `checkpoint` if given, yielding as it goes; the run folder holds the results.
+    """Run `job`, from `checkpoint` if given, yielding as it goes; its folder holds the results.
 
     Raises DivergedError when the loss is no longer finite, InterruptedRun after a signal (the
     state is saved first), DiskError.
     """
-    started = time.monotonic() - (checkpoint.extra["seconds"] if checkpoint else 0.0)
-    state = states.create(job.recipe, job.dataset, job.machine, job.seed)
-    journal = record.Journal(job.folder, checkpoint.extra["journal_bytes"] if checkpoint else 0)
-    if checkpoint:
-        state.load(checkpoint.tensors, checkpoint.step)
-        journal.write("resume", step=checkpoint.step, damaged=checkpoint.damaged)
-    clock = _Clock(checkpoint.extra["train_seconds"] if checkpoint else 0.0, state.step)
-    table = timetable(job.recipe, len(job.dataset.train))
-    saver = Saver(job.folder)
+    new = {"seconds": 0.0, "train_seconds": 0.0, "journal_bytes": 0}
+    past = checkpoint.extra if checkpoint else new
+    started = time.monotonic() - past["seconds"]
+    with closing(record.Journal(job.folder, past["journal_bytes"])) as journal:
+        state = states.create(job.recipe, job.dataset, job.machine, job.seed)
+        table = timetable(job.recipe, len(job.dataset.train))
+        if checkpoint:
+            state.load(checkpoint.tensors, checkpoint.step)
+            journal.write("resume", step=checkpoint.step, damaged=checkpoint.damaged)
+        clock = _Clock(past["train_seconds"], state.step)
+        live = _Live(job, state, journal, Saver(job.folder), clock, table, started)
+        with _signals() as caught:
+            yield from _steps(live, caught)
+        summary = finish.finish(job, state, clock.seconds, started)
+        journal.write("finished", **{k: v for k, v in summary.items() if k.endswith("accuracy")})
+        journal.make_durable()
+        yield Finished(summary)
 
-    def save() -> None:
-        seconds = saver.save(
-            state,
-            {
-                "recipe_digest": job.recipe.digest(),
-                "data_digest": job.dataset.digest,
-                "journal_bytes": journal.make_durable(),
-                "seconds": time.monotonic() - started,
-                "train_seconds": clock.seconds,
-            },
-        )
-        clock.skip()
-        journal.write("save", step=state.step, seconds=round(seconds, 4))
 
-    if checkpoint is None:
-        save()
+def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
+    """Every step that is left, each recorded, judged at the end of an epoch, and saved when due."""
+    job, total = live.job, live.table.total_steps
+    flush = FLUSH.get(job.machine.device, FLUSH_ON_ACCELERATOR)
     pending: list[Step] = []
-    with _signals() as caught:
-        for step in fit(state, job.dataset, job.recipe, job.machine, job.seed):
-            pending.append(step)
-            last = step.step == table.total_steps
-            epoch_ends = last or step.step % table.steps_per_epoch == 0
-            stop = caught.number is not None
-            flush = FLUSH.get(job.machine.device, FLUSH_ON_ACCELERATOR)
-            if len(pending) >= flush or epoch_ends or stop or saver.due():
-                _write_steps(job, journal, pending)
-                clock.tick(step.step)
-                yield _progress(journal, step, table.total_steps, clock)
-            if epoch_ends:
-                _evaluate_epoch(job, state, journal, step)
-                clock.skip()
-                yield EpochDone(journal.epochs[-1])
-            if stop or last or (saver.due() and not pending):
-                save()
-            if stop and not last:
-                raise InterruptedRun(
-                    f"stopped and saved at step {step.step} of {table.total_steps}; "
-                    f"go on with: onecycle train --resume {job.folder}",
-                    caught.number or 0,
-                )
-    yield Finished(_finish(job, state, journal, clock.seconds, started))
+    if live.state.step == 0:
+        _save(live)
+    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed):
+        pending.append(step)
+        last = step.step == total
+        epoch_ends = last or step.step % live.table.steps_per_epoch == 0
+        stop, due = caught.number is not None, live.saver.due()
+        if len(pending) >= flush or epoch_ends or stop or due:
+            _write_steps(live, pending)
+            yield _progress(live, step)
+        if epoch_ends:
+            _judge_epoch(live, step)
+            yield EpochDone(live.journal.epochs[-1])
+        if stop or last or due:
+            _save(live)
+        if stop and not last:
+            raise InterruptedRun(
+                f"stopped and saved at step {step.step} of {total}; "
+                f"go on with: onecycle train --resume {job.folder}",
+                caught.number or 0,
+            )
+
+
+def _save(live: _Live) -> None:
+    seconds = live.saver.save(
+        live.state,
+        {
+            "recipe_digest": live.job.recipe.digest(),
+            "data_digest": live.job.dataset.digest,
+            "journal_bytes": live.journal.make_durable(),
+            "seconds": time.monotonic() - live.started,
+            "train_seconds": live.clock.seconds,
+        },
+    )
+    live.clock.skip()
+    live.journal.write("save", step=live.state.step, seconds=round(seconds, 4))
+
+
+def _write_steps(live: _Live, pending: list[Step]) -> None:
+    """Read the pending steps' figures off the device, write them down, and empty the list."""
+    for step in pending:
+        loss = float(step.loss)
+        if not np.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss} at step {step.step} (lr {step.lr:.3g}): start anew with a "
+                f"lower schedule.lr_peak; the last save is kept in {live.job.folder}"
+            )
+        live.journal.write(
+            "step",
+            step=step.step,
+            epoch=step.epoch,
+            lr=step.lr,
+            loss=loss,
+            correct=int(step.correct),
+            images=step.images,
+        )
+    live.clock.tick(pending[-1].step)
+    pending.clear()
+
+
+def _progress(live: _Live, step: Step) -> Progress:
+    loss, accuracy = live.journal.train_figures(step.epoch)
+    total, rate = live.table.total_steps, live.clock.rate
+    left = (total - step.step) / rate if rate else 0.0
+    return Progress(step.step, total, step.epoch, step.lr, loss, accuracy, rate * step.images, left)
+
+
+def _judge_epoch(live: _Live, step: Step) -> None:
+    """Judge the epoch on the validation part, or on the test part where there is none."""
+    data = live.job.dataset
+    part, split = ("val", data.val) if data.val else ("test", data.test)
+    predicted = probabilities(live.state.model, split, live.job.machine)
+    train_loss, train_accuracy = live.journal.train_figures(step.epoch)
+    judged = {
+        f"{part}_loss": metrics.loss(predicted, split.labels),
+        f"{part}_accuracy": metrics.accuracy(predicted, split.labels),
+    }
+    live.journal.write(
+        "epoch",
+        epoch=step.epoch + 1,
+        step=step.step,
+        lr=step.lr,
+        train_loss=train_loss,
+        train_accuracy=train_accuracy,
+        **judged,
+    )
+    record.write_metrics(live.job.folder, live.journal)
+    live.clock.skip()
 
 
 class _Clock:
@@ -176,116 +231,3 @@ def _signals() -> Iterator[_Caught]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _write_steps(job: Job, journal: record.Journal, pending: list[Step]) -> None:
-    """Read the figures of the pending steps off the device, write them down, and empty the list."""
-    for step in pending:
-        loss = float(step.loss)
-        if not np.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss} at step {step.step} (lr {step.lr:.3g}): start anew with a "
-                f"lower schedule.lr_peak; the last save is kept in {job.folder}"
-            )
-        journal.write(
-            "step",
-            step=step.step,
-            epoch=step.epoch,
-            lr=step.lr,
-            loss=loss,
-            correct=int(step.correct),
-            images=step.images,
-        )
-    pending.clear()
-
-
-def _progress(journal: record.Journal, step: Step, total: int, clock: _Clock) -> Progress:
-    loss, accuracy = journal.train_figures(step.epoch)
-    left = (total - step.step) / clock.rate if clock.rate else 0.0
-    return Progress(
-        step.step,
-        total,
-        step.epoch,
-        step.lr,
-        loss,
-        accuracy,
-        clock.rate * step.images,
-        left,
-    )
-
-
-def _evaluate_epoch(
-    job: Job, state: states.TrainState, journal: record.Journal, step: Step
-) -> None:
-    """Judge the epoch on the validation part, or on the test part where there is none."""
-    part = "val" if job.dataset.val else "test"
-    split = job.dataset.val or job.dataset.test
-    predicted = probabilities(state.model, split, job.machine)
-    train_loss, train_accuracy = journal.train_figures(step.epoch)
-    journal.write(
-        "epoch",
-        epoch=step.epoch + 1,
-        step=step.step,
-        lr=step.lr,
-        train_loss=train_loss,
-        train_accuracy=train_accuracy,
-        **{
-            f"{part}_loss": metrics.loss(predicted, split.labels),
-            f"{part}_accuracy": metrics.accuracy(predicted, split.labels),
-        },
-    )
-    record.write_metrics(job.folder, journal)
-
-
-def _finish(
-    job: Job,
-    state: states.TrainState,
-    journal: record.Journal,
-    train_seconds: float,
-    started: float,
-) -> dict[str, Any]:
-    """Judge the final weights and write what is kept of the run; its summary."""
-    data, folder = job.dataset, job.folder
-    test = probabilities(state.model, data.test, job.machine.in_fp32())
-    train = probabilities(state.model, data.train, job.machine)
-    figures = {
-        "test_accuracy": metrics.accuracy(test, data.test.labels),
-        "test_loss": metrics.loss(test, data.test.labels),
-        "train_accuracy": metrics.accuracy(train, data.train.labels),
-    }
-    if data.val:
-        val = probabilities(state.model, data.val, job.machine.in_fp32())
-        figures["val_accuracy"] = metrics.accuracy(val, data.val.labels)
-    weights = {k: v.detach().cpu().contiguous() for k, v in state.model.state_dict().items()}
-    files.write_bytes(folder / record.WEIGHTS, save(weights))
-    _write_array(folder / record.PROBABILITIES, test)
-    _write_array(folder / record.LABELS, data.test.labels)
-    summary = {
-        "run": str(folder),
-        "recipe": job.recipe.name,
-        "recipe_digest": job.recipe.digest(),
-        "data": data.name,
-        "data_digest": data.digest,
-        "seed": job.seed,
-        "epochs": job.recipe.epochs,
-        "steps": state.step,
-        "parameters": parameter_count(state.model),
-        **figures,
-        "gap": figures["train_accuracy"] - figures["test_accuracy"],
-        "train_images": len(data.train),
-        "seconds": round(time.monotonic() - started, 2),
-        "train_seconds": round(train_seconds, 2),
-        "device": job.machine.device,
-        "precision": job.machine.precision,
-        "threads": job.machine.threads,
-    }
-    journal.write("finished", **figures)
-    journal.make_durable()
-    files.write_json(folder / record.SUMMARY, summary)
-    return summary
-
-
-def _write_array(path: Path, values: NDArray[Any]) -> None:
-    content = io.BytesIO()
-    np.save(content, values)
-    files.write_bytes(path, content.getvalue())

@@ -7,9 +7,9 @@ import torch
 from onecycle.data.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.recipe.schema import Recipe
-from onecycle.train import state as states
-from onecycle.train.loop import fit
-from onecycle.train.schedule import timetable
+from onecycle.training import state as states
+from onecycle.training.loop import fit
+from onecycle.training.schedule import timetable
 
 FORWARD_SHARE = 1 / 3  # of a training step's work; the backward pass is twice the forward one
 ENOUGH_SECONDS = 0.5

@@ -81,6 +81,10 @@ class Journal:
             os.fsync(self._file.fileno())
             return self._file.tell()
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
     def train_figures(self, epoch: int) -> tuple[float, float]:
         """Mean loss and accuracy over the images trained on so far in `epoch` (from 0)."""
         loss, correct, images = self._sums[epoch]

@@ -15,9 +15,9 @@ from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.layers import group_sizes, norms
 from onecycle.recipe.schema import Recipe
-from onecycle.train import optim
-from onecycle.train.schedule import timetable
-from onecycle.train.state import TrainState
+from onecycle.training import optim
+from onecycle.training.schedule import timetable
+from onecycle.training.state import TrainState
 
 
 @dataclass(frozen=True)

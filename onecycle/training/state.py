@@ -9,7 +9,7 @@ from onecycle.data.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.model.build import build
 from onecycle.recipe.schema import Recipe
-from onecycle.train import optim
+from onecycle.training import optim
 
 
 @dataclass
@@ -45,14 +45,16 @@ class TrainState:
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
                 parameter = parameters[name]
-                value = value.to(parameter.device)
-                if value.shape == parameter.shape:  # a fused step needs its parameter's strides
-                    value = torch.empty_like(parameter, requires_grad=False).copy_(value)
-                owner[parameter].state[parameter][moment] = value
+                # A fused step needs the strides of its parameter.
+                like = parameter if value.shape == parameter.shape else value
+                kept = torch.empty_like(like, device=parameter.device, requires_grad=False)
+                owner[parameter].state[parameter][moment] = kept.copy_(value)
         self.step = step
 
 

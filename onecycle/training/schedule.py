@@ -15,7 +15,6 @@ class Timetable:
     """How many steps a run has, and what the rate is at each (steps count from 0)."""
 
     schedule: OneCycleSpec
-    epochs: float
     steps_per_epoch: int
     total_steps: int
 
@@ -36,17 +35,19 @@ class Timetable:
     def _between(self, step: int, start: float, peak: float, final: float) -> float:
         if not 0 <= step < self.total_steps:
             raise ValueError(f"step {step} is not one of the {self.total_steps} of this run")
-        if self.schedule.per == "epoch":
-            here, last = self.epoch(step), math.ceil(self.epochs) - 1
-            top = self.schedule.peak_epoch - 1
+        spec = self.schedule
+        if spec.per == "epoch":
+            here, last = self.epoch(step), self.epoch(self.total_steps - 1)
+            top = spec.peak_epoch - 1
         else:
             here, last = step, self.total_steps - 1
-            top = self.schedule.peak_epoch * self.steps_per_epoch - 1
+            top = spec.peak_epoch * self.steps_per_epoch - 1
         if here <= top:
-            return _interpolate(start, peak, here / top if top else 1.0, self.schedule.shape)
-        # A cycle whose peak lies before its first step, or after its last, is one piece only.
-        top = max(top, 0.0)
-        return _interpolate(peak, final, (here - top) / (last - top), self.schedule.shape)
+            return _interpolate(start, peak, here / top if top else 1.0, spec.shape)
+        top = max(top, 0.0)  # a peak before the first step is at it
+        if last <= top:
+            return final
+        return _interpolate(peak, final, (here - top) / (last - top), spec.shape)
 
 
 def timetable(recipe: Recipe, images: int) -> Timetable:
@@ -54,7 +55,7 @@ def timetable(recipe: Recipe, images: int) -> Timetable:
     whole, rest = divmod(images, recipe.batch_size)
     per_epoch = max(1, whole if recipe.drop_last else whole + bool(rest))
     total = max(1, round(recipe.epochs * per_epoch))
-    return Timetable(recipe.schedule, recipe.epochs, per_epoch, total)
+    return Timetable(recipe.schedule, per_epoch, total)
 
 
 def _interpolate(a: float, b: float, fraction: float, shape: str) -> float:

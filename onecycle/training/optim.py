@@ -7,7 +7,7 @@ from torch import nn
 
 from onecycle.errors import RecipeError
 from onecycle.recipe.schema import AdamSpec, GroupSpec, Recipe, SgdSpec
-from onecycle.train.schedule import Timetable
+from onecycle.training.schedule import Timetable
 
 Settings = dict[str, object]
 

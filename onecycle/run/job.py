@@ -1,0 +1,19 @@
+"""What a run is asked to do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onecycle.data.dataset import Dataset
+from onecycle.machine import Machine
+from onecycle.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run needs: what to do, with what, on what, and where to keep it."""
+
+    recipe: Recipe
+    dataset: Dataset
+    machine: Machine
+    seed: int
+    folder: Path

@@ -1,0 +1,57 @@
+"""What the tests share: data and a recipe small enough to train in milliseconds."""
+
+import numpy as np
+import pytest
+import torch
+
+from onecycle.data.dataset import Dataset, Split
+from onecycle.machine import Machine
+from onecycle.recipe import book
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """Each test has a cache and a working folder of its own, and one thread."""
+    monkeypatch.setenv("ONECYCLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def machine():
+    return Machine("cpu", "fp32", 1, "for the tests")
+
+
+@pytest.fixture(scope="session")
+def make_data():
+    """A function that makes random images; the rows are a shuffled part of the pixels."""
+
+    def make(size=16, classes=3, train=96, test=32, seed=0):
+        draw = np.random.default_rng(seed)
+
+        def split(count):
+            pixels = draw.integers(0, 256, (count + 5, size, size, 3), dtype=np.uint8)
+            pixels[..., 1] //= 2  # so that the channels have statistics of their own
+            rows = draw.permutation(count + 5)[:count]
+            return Split(pixels, rows, np.arange(count) % classes)
+
+        names = tuple(f"class{i}" for i in range(classes))
+        return Dataset("tiny", names, split(train), split(test), digest=f"random{seed}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_data):
+    return make_data()
+
+
+@pytest.fixture(scope="session")
+def make_recipe():
+    """A function that makes a 4 channels wide recipe of 3 epochs, with `key=value` changes."""
+    small = ["model.width=4", "epochs=3", "schedule.peak_epoch=1", "batch_size=32", "ghost_batch=8"]
+
+    def make(*changes):
+        return book.change(book.find("davidnet"), [*small, *changes])
+
+    return make

@@ -1,0 +1,60 @@
+"""The way of the data: imports go toward the left only, and no file outgrows its room."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "onecycle"
+BASE = ["errors", "files", "machine"]
+WAY = ["recipe", "data", "model", "evaluate", "training", "run", "report", "use"]
+RIGHTMOST = ["progress", "api", "cli", "__main__", "__init__"]
+RANK = {name: rank for rank, name in enumerate([*BASE, *WAY, *RIGHTMOST])}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(tree):
+    """The names of the package's rooms that a module imports anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "onecycle":
+            names = [f"onecycle.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("onecycle."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_toward_the_left(path):
+    here = room(path)
+    for other in imported(ast.parse(path.read_text())):
+        assert other == here or RANK[other] < RANK[here], f"{path} imports onecycle.{other}"
+
+
+def test_a_wrong_import_would_be_noticed():
+    tree = ast.parse("from onecycle.run.conduct import conduct\nfrom onecycle import api")
+    assert list(imported(tree)) == ["run", "api"]
+    assert RANK["run"] > RANK["model"]
+
+
+def test_reports_read_run_folders_without_model_or_loop():
+    for path in (PACKAGE / "report").glob("*.py"):
+        assert not {"model", "training"} & set(imported(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_is_one_room(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_only_safe_formats_are_read():
+    for path in FILES:
+        text = path.read_text()
+        assert "torch.load(" not in text and "pickle" not in text.replace("allow_pickle=False", "")
