@@ -52,3 +52,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def one_line(error: Exception) -> str:
+    """What `error` says, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from onecycle.data import cache, folder
+from onecycle.data import cache, decode, folder
 from onecycle.data import load as load_module
 from onecycle.data.dataset import Dataset
 from onecycle.data.load import load
@@ -67,13 +67,13 @@ def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the name of each image that is decoded."""
     names: list[str] = []
-    real = cache._decode
+    real = decode._decode
 
     def counting(path: Path, task: list[folder.Member], *rest: object) -> object:
         names.extend(member.name for member in task)
         return real(path, task, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cache, "_decode", counting)
+    monkeypatch.setattr(decode, "_decode", counting)
     return names
 
 
@@ -360,7 +360,7 @@ def test_progress_and_small_tasks(
 ) -> None:
     path = write_folder(tmp_path / "pets", tree)
     whole = load(path)
-    monkeypatch.setattr(cache, "TASK_IMAGES", 1)
+    monkeypatch.setattr(decode, "TASK_IMAGES", 1)
     monkeypatch.setattr(cache, "PROGRESS_EVERY", 5)
     counts: list[int] = []
     tasks = load(write_zip(tmp_path / "pets.zip", tree), counts.append)
@@ -662,6 +662,12 @@ def test_cifar10_is_found(tmp_path: Path, tree: Tree, monkeypatch: pytest.Monkey
         point_to(tmp_path / "store")
         if text == "does not exist":
             (tmp_path / "store").mkdir()
+    in_cache = cache.cache_folder() / "downloads" / "cifar10.tar"
+    in_cache.parent.mkdir(parents=True)
+    write_tar(in_cache, tree)
+    monkeypatch.delenv("ONECYCLE_DATA")
+    assert load("cifar10").source == str(in_cache.resolve())
+    point_to(tmp_path / "store")
     (tmp_path / "store" / "cifar10.txt").write_text("no data")
     archive = write_tar(tmp_path / "store" / "cifar10-small.tar.xz", tree)
     data = load("cifar10")

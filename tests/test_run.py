@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -274,7 +275,7 @@ def test_a_write_is_durable_before_it_shows(tmp_path, monkeypatch):
     real_fsync, real_replace = os.fsync, type(tmp_path).replace
 
     def fsync(descriptor):
-        calls.append("fsync folder" if os.path.isdir(f"/dev/fd/{descriptor}") else "fsync file")
+        calls.append("fsync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
         real_fsync(descriptor)
 
     def replace(self, target):

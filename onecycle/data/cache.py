@@ -10,28 +10,24 @@ An entry appears whole or not at all: it is built in a temporary folder and rena
 """
 
 import hashlib
-import io
 import json
 import os
 import secrets
 import shutil
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import platformdirs
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from onecycle.data import decode
 from onecycle.data.dataset import CHUNK, Dataset, Split
-from onecycle.data.folder import SPLITS, File, Member, few, files, members, one_line
+from onecycle.data.folder import SPLITS, File, few, files
 from onecycle.errors import DataError, DiskError
 from onecycle.files import (
     atomic_file,
@@ -46,15 +42,9 @@ from onecycle.files import (
 FORMAT = 1  # part of every key: raise it when entries or decoding change
 BUILDING = ".building-"  # how the names of temporary folders begin
 ABANDONED = 24 * 3600  # seconds after which a temporary folder has no builder any more
-PIXEL_LIMIT = 50_000_000  # of one image: more is taken for a decompression bomb
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs a program
-DEEP_MODES = ("I", "F")  # first letters of the modes that 8 bits can't hold
-TASK_IMAGES = 256  # at most, decoded by one task
-TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
 PROGRESS_EVERY = 1000  # images
 
 Progress = Callable[[int], None]
-Pixels = NDArray[np.uint8]
 
 
 def load(path: Path, progress: Progress | None = None) -> Dataset:
@@ -227,8 +217,8 @@ def _write_pixels(
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         out = {split: stack.enter_context(open(folder / f"{split}.u8", "wb")) for split in SPLITS}
-        decoded = stack.enter_context(closing(_decoded(path)))
-        for count, (member, pixels) in enumerate(decoded, start=1):
+        images = stack.enter_context(closing(decode.decoded(path)))
+        for count, (member, pixels) in enumerate(images, start=1):
             if isinstance(pixels, str):
                 bad.append(f"{member.name} ({pixels})")
             else:
@@ -244,90 +234,6 @@ def _write_pixels(
         raise DataError(
             f"{path}: {len(bad)} of {count} images can't be used: {few(bad)}: repair or remove them"
         )
-    if progress:
+    if progress and count % PROGRESS_EVERY:
         progress(count)
     return names, shape
-
-
-def _decoded(path: Path) -> Generator[tuple[Member, Pixels | str]]:
-    """Every image at `path` in turn, decoded ahead by a few threads in bounded memory.
-
-    Either its pixels, (H, H, 3) uint8 with one H for all, or why it can't be used. Raises
-    DataError for an image of another size.
-    """
-    workers = min(8, os.cpu_count() or 1)
-    with closing(members(path)) as found, ThreadPoolExecutor(workers) as pool:
-        for first in found:
-            try:
-                size = _opened(first.content).size
-                break
-            except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-                yield first, _reason(error)
-        else:
-            return
-        if size[0] != size[1]:
-            raise DataError(f"{path}: {first.name} is {_by(size)}: images must be square")
-        pending: deque[tuple[list[Member], Future[list[Pixels | str]]]] = deque()
-        for task in _tasks(chain([first], found), 3 * size[0] * size[1]):
-            pending.append((task, pool.submit(_decode, path, task, first.name, size)))
-            if len(pending) > 2 * workers:
-                oldest, future = pending.popleft()
-                yield from zip(oldest, future.result(), strict=True)
-        for task, future in pending:
-            yield from zip(task, future.result(), strict=True)
-
-
-def _tasks(found: Iterable[Member], image_bytes: int) -> Iterator[list[Member]]:
-    """`found` in lists that are small in number and in bytes, packed and decoded."""
-    task: list[Member] = []
-    size = 0
-    for member in found:
-        task.append(member)
-        size += len(member.content) + image_bytes
-        if len(task) == TASK_IMAGES or size >= TASK_BYTES:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
-
-
-def _decode(
-    path: Path, task: list[Member], first: str, size: tuple[int, int]
-) -> list[Pixels | str]:
-    """The pixels of each image, or why not. DataError for one that is not of `first`'s size."""
-    results: list[Pixels | str] = []
-    for member in task:
-        try:
-            image = _opened(member.content)
-            if image.size != size:
-                raise DataError(
-                    f"{path}: {first} is {_by(size)} and {member.name} is {_by(image.size)}: "
-                    "all images must have one size"
-                )
-            pixels = np.frombuffer(image.convert("RGB").tobytes(), np.uint8)
-            results.append(pixels.reshape(size[1], size[0], 3))
-        except DataError:
-            raise
-        except Exception as error:  # as above
-            results.append(_reason(error))
-    return results
-
-
-def _opened(content: bytes) -> Image.Image:
-    """The image, of which only the header is read yet; any Exception if it can't be used."""
-    if not content:
-        raise ValueError("empty file")
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
-    if image.width * image.height > PIXEL_LIMIT:
-        raise ValueError(f"{_by(image.size)}, over the limit of {PIXEL_LIMIT:,} pixels")
-    if image.mode.startswith(DEEP_MODES):
-        raise ValueError("more than 8 bits a channel")
-    return image
-
-
-def _reason(error: Exception) -> str:
-    return "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

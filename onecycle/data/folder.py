@@ -1,36 +1,24 @@
-"""Image folders and archives, read member by member; nothing is ever extracted to disk.
+"""The images of a folder or an archive, file by file, with their split and class.
 
 The last three parts of an image's path are `train` or `test`, its class, and its file name:
 `train/cat/0001.jpg`, or `photos/train/cat/0001.jpg`. Hidden files, and files that are no images
 by their suffix, are left out.
 """
 
-import bz2
-import errno
-import gzip
-import io
-import lzma
 import os
 import re
 import stat
-import tarfile
-import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from onecycle.errors import DataError, DiskError, OnecycleError
+from onecycle.data.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
+from onecycle.errors import DataError
 from onecycle.files import disk_errors
 
 SPLITS = ("train", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
-ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip")
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
-HEADER_LIMIT = 2**20  # bytes of all headers of one tar member
-BUFFER = 2**16  # bytes read from an archive at once
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
 
 # Control characters, line separators and undecodable bytes: they would break a one-line message.
@@ -55,10 +43,6 @@ class File:
     path: Path
     size: int  # bytes
     mtime_ns: int
-
-
-# An archive's entry: its path, its size in bytes, and what reads it.
-Entry = tuple[str, int, Callable[[], bytes]]
 
 
 def files(path: Path) -> list[File]:
@@ -89,9 +73,8 @@ def members(path: Path) -> Generator[Member]:
             yield Member(split, class_name, file.name, content)
         return
     seen: set[tuple[str, ...]] = set()
-    with _damage(path):
-        entries = _zip_entries(path) if path.name.lower().endswith(".zip") else _tar_entries(path)
-        for entry, size, read in entries:
+    with damage(path):
+        for entry, size, read in entries(path):
             name = _image_name(path, entry)
             if name is None:
                 continue
@@ -102,21 +85,11 @@ def members(path: Path) -> Generator[Member]:
     _check_layout(path, seen)
 
 
-def has_archive_suffix(path: Path) -> bool:
-    """Whether `path` is named like an archive that can be read."""
-    return path.name.lower().endswith(ARCHIVE_SUFFIXES)
-
-
 def few(items: Iterable[str], limit: int = 5) -> str:
     """The first `limit` of `items` separated by commas, and how many more there are."""
     listed = list(items)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
-
-
-def one_line(error: Exception) -> str:
-    """What `error` says, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _is_archive(path: Path) -> bool:
@@ -166,99 +139,6 @@ def _check_link(path: Path, root: str, entry: "os.DirEntry[str]", relative: str)
     target = os.path.realpath(entry.path)
     if _image_name(path, relative) and os.path.commonpath([root, target]) != root:
         raise DataError(f"{path}: {relative} is a link that leads outside: put the file there")
-
-
-def _tar_entries(path: Path) -> Iterator[Entry]:
-    with open(path, "rb") as packed, _decompressed(packed) as plain:
-        stream = _Metered(plain)
-        with tarfile.open(None, "r|", stream, BUFFER, tarinfo=_Header, encoding="utf-8") as archive:
-            while (info := archive.next()) is not None:
-                if info.issparse():
-                    raise tarfile.ReadError(f"sparse member {info.name!a}")
-                stream.allowance = info.size + HEADER_LIMIT
-                if info.isreg():
-                    yield info.name, info.size, partial(_read_tar_member, archive, info)
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-        # To the end, because a compressed file's checksum may stand there.
-        while plain.read(BUFFER):
-            pass
-
-
-def _zip_entries(path: Path) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer kept no file modes
-            if not info.is_dir() and kind in (0, stat.S_IFREG):
-                yield info.filename, info.file_size, partial(_read_zip_member, archive, info)
-
-
-def _read_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    content = archive.extractfile(info)
-    return content.read(info.size) if content else b""
-
-
-def _read_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    # zipfile bounds the memory of a read only for these two.
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise NotImplementedError(f"{info.filename!a} is neither stored nor deflated")
-    with archive.open(info) as content:
-        return content.read(info.file_size)
-
-
-def _decompressed(packed: io.BufferedReader) -> io.BufferedIOBase:
-    """`packed` decompressed by what its first bytes say, whatever its suffix."""
-    start = packed.peek(6)
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.open(packed)
-    if start.startswith(b"BZh"):
-        return bz2.open(packed)
-    if start.startswith(b"\xfd7zXZ\x00"):
-        return lzma.open(packed)
-    return packed
-
-
-class _Metered(io.BufferedIOBase):
-    """A stream that can't be read past `allowance` bytes, so that no header fills the memory."""
-
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._stream = stream
-        self.allowance = HEADER_LIMIT
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next `size` bytes; tarfile.ReadError past the allowance."""
-        content = self._stream.read(size)
-        self.allowance -= len(content)
-        if self.allowance < 0:
-            raise tarfile.ReadError("a header is too large")
-        return content
-
-
-class _Header(tarfile.TarInfo):
-    """A header that raises where tarfile takes damage for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the mark at the end
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {archive.offset}") from error
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Turn what a damaged archive raises into a DataError, and other trouble into a DiskError."""
-    try:
-        yield
-    except OnecycleError:
-        raise
-    except Exception as error:  # archive readers raise nearly anything on damaged bytes
-        # gzip's and bz2's own errors are OSErrors without a number; a wrong offset gives EINVAL.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise DiskError(f"cannot read {path}: {error.strerror}") from error
-        what = f"{path}: damaged archive ({one_line(error)})"
-        raise DataError(f"{what}: get or pack it again") from error
 
 
 def _image_name(path: Path, entry: str) -> str | None:

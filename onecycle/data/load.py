@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from onecycle.data import cache, digits
+from onecycle.data.archive import ARCHIVE_SUFFIXES, has_archive_suffix
 from onecycle.data.dataset import Dataset, check
-from onecycle.data.folder import ARCHIVE_SUFFIXES, has_archive_suffix
 from onecycle.errors import DataError, did_you_mean
 from onecycle.files import disk_errors
 
@@ -21,7 +21,7 @@ KNOWN = {
 def load(spec: str | Path, progress: Callable[[int], None] | None = None) -> Dataset:
     """The data set `spec`: `digits`, `cifar10`, or the path of an image folder or archive.
 
-    `cifar10` is looked for in `$ONECYCLE_DATA`. `progress` is called now and then with the number
+    `cifar10` is looked for in `$ONECYCLE_DATA`, else in the cache. `progress` is called now and then with the number
     of images decoded so far. Raises DataError, or DiskError for a cache that can't be written.
     """
     given = str(spec)
@@ -54,18 +54,19 @@ def _stem(path: Path) -> str:
 
 
 def _cifar10() -> Path:
-    """Where `$ONECYCLE_DATA` has CIFAR-10: itself, or its first entry named `cifar10*`."""
+    """CIFAR-10 in `$ONECYCLE_DATA` (itself, or an entry named `cifar10*`), else in the cache."""
     ways_out = "set ONECYCLE_DATA to its folder or archive, pass --data PATH, or try --data digits"
     given = os.environ.get("ONECYCLE_DATA")
-    if not given:
-        raise DataError(f"cifar10: ONECYCLE_DATA is not set: {ways_out}")
-    folder = _expanded(given)
+    folder = _expanded(given) if given else cache.cache_folder() / "downloads"
+    where = (
+        f"in ONECYCLE_DATA={given}" if given else f"ONECYCLE_DATA is not set, and in {folder} is"
+    )
     with disk_errors(folder, "read"):
-        if not folder.exists():
+        if given and not folder.exists():
             raise DataError(f"cifar10: ONECYCLE_DATA={given} does not exist: {ways_out}")
-        if not folder.is_dir() or all((folder / part).is_dir() for part in ("train", "test")):
+        if folder.is_file() or all((folder / part).is_dir() for part in ("train", "test")):
             return folder
         for entry in sorted(folder.glob("cifar10*")):
             if entry.is_dir() or has_archive_suffix(entry):
                 return entry
-    raise DataError(f"cifar10: nothing named cifar10* in ONECYCLE_DATA={given}: {ways_out}")
+    raise DataError(f"cifar10: {where} nothing named cifar10*: {ways_out}")

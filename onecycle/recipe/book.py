@@ -32,6 +32,8 @@ def find(name: str) -> Recipe:
     Raises RecipeError for an unknown name or a file that is no recipe.
     """
     if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise RecipeError(f"--recipe {name}: there is no such file")
         with disk_errors(Path(name), "read the recipe"):
             return parse(_toml(Path(name).read_bytes(), name), name)
     if name not in names():

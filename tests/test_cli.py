@@ -1,0 +1,204 @@
+"""The command line: one line and the right code for wrong use, results on stdout, the rest not."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from onecycle import cli
+from onecycle.recipe import book
+
+QUICK = ["--set", "model.width=4", "--epochs", "0.5", "--precision", "fp32", "--threads", "1"]
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Runs the command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def picture(seed=0, size=16):
+    content = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(content, format="PNG")
+    return content.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 16-pixel images: `pictures/train/cat/0.png` and so on."""
+    for split, count in (("train", 8), ("test", 4)):
+        for name in ("cat", "dog"):
+            for i in range(count):
+                path = tmp_path / "pictures" / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(picture(i))
+    return tmp_path / "pictures"
+
+
+def test_training_prints_the_result_and_how_to_train_on_cifar(command):
+    code, out, err = command("train", *QUICK)
+    assert code == 0
+    assert re.search(r"test accuracy +\d+\.\d\d%", out)
+    assert "--data" in out.splitlines()[-1]
+    assert "expected to take about" in err and "fp32" in err
+    assert "\x1b" not in err, "plain lines where there is no terminal"
+
+
+def test_json_is_one_object_and_quiet_says_nothing_else(command):
+    code, out, err = command("train", *QUICK, "--json", "-q")
+    assert code == 0 and err == ""
+    result = json.loads(out)
+    expected = {"run", "recipe", "data", "epochs", "test_accuracy", "train_accuracy", "seconds"}
+    assert expected <= set(result)
+    assert result["recipe"] == "digits+custom" and result["epochs"] == 0.5
+
+
+def test_an_image_folder_and_its_archive_give_the_same_run(command, folder):
+    archive = folder.with_suffix(".tar.gz")
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(folder, "pictures")
+    options = [*QUICK, "--set", "batch_size=8", "--json", "-q"]
+    first, second = (
+        json.loads(command("train", "--data", path, *options)[1]) for path in (folder, archive)
+    )
+    assert first["recipe"] == "davidnet+custom"
+    for key in ("data_digest", "test_loss", "train_accuracy"):
+        assert first[key] == second[key]
+
+
+def without_cats(folder):
+    for path in (folder / "test" / "cat").iterdir():
+        path.unlink()
+
+
+def only_cats(folder):
+    for split in ("train", "test"):
+        for path in (folder / split / "dog").iterdir():
+            path.unlink()
+
+
+def with_a_broken_image(folder):
+    (folder / "train" / "cat" / "0.png").write_bytes(picture()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (without_cats, "no test images of class cat"),
+        (only_cats, "only one class (cat)"),
+        (with_a_broken_image, "train/cat/0.png"),
+    ],
+)
+def test_data_that_cannot_be_used_is_named(command, folder, spoil, said):
+    spoil(folder)
+    code, out, err = command("train", "--data", folder, *QUICK)
+    assert code == 3 and out == ""
+    assert said in err.splitlines()[-1]
+    assert not (folder.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train", "--recipe", "davidnt"], 2, "did you mean 'davidnet'"),
+        (["train", "--recipe", "missing.toml"], 2, "missing.toml"),
+        (["train", "--set", "model.widht=8"], 2, "did you mean 'width'"),
+        (["train", "--set", "epochs"], 2, "key=value"),
+        (["train", "--set", "model.width=broad"], 2, "model.width"),
+        (["train", "--set", "schedule.lr_peak=-1"], 2, "schedule.lr_peak"),
+        (["train", "--epochs", "0"], 2, "--epochs 0"),
+        (["train", "--epochs", "many"], 2, "--epochs"),
+        (["train", "--val-fraction", "1.5"], 2, "--val-fraction 1.5"),
+        (["train", "--set", "augment.pad=40"], 2, "augment.pad 40"),
+        (["train", "--data", "nowhere"], 3, "nowhere"),
+        (["train", "--data", "digit"], 3, "did you mean 'digits'"),
+        (["train", "--data", "cifar10"], 3, "ONECYCLE_DATA"),
+        (["train", "--device", "gpu"], 2, "--device gpu"),
+        (["train", "--precision", "int4"], 2, "--precision int4"),
+        (["train", "--precision", "fp16", "--device", "cpu"], 2, "bf16 or fp32"),
+        (["train", "--threads", "0"], 2, "--threads 0"),
+        (["train", "--resume", "nowhere"], 2, "nowhere"),
+        (["train", "--resume", "nowhere", "--seed", "1"], 2, "leave the other options out"),
+        (["train", "--nonsense"], 2, "--nonsense"),
+        (["trian"], 2, "trian"),
+        (["recipes", "davidnt"], 2, "did you mean 'davidnet'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_in_one_line_with_its_code(command, monkeypatch, arguments, code, said):
+    monkeypatch.delenv("ONECYCLE_DATA", raising=False)
+    found, out, err = command(*arguments)
+    assert found == code and out == ""
+    assert err.count("\n") == 1 and said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_output_that_cannot_be_written(command, tmp_path, out):
+    (tmp_path / "file").write_text("mine")
+    code, _, err = command("train", *QUICK, "--out", out)
+    assert code in (2, 6) and out in err.splitlines()[-1]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_full_disk_has_its_own_code(command, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    code, _, err = command("train", *QUICK)
+    assert code == 6 and "No space left on device" in err.splitlines()[-1]
+
+
+def test_recipes_are_listed_and_shown(command):
+    code, out, _ = command("recipes")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == book.names()
+    code, out, _ = command("recipes", "davidnet")
+    assert code == 0 and book.find("davidnet").digest() in out
+
+
+def test_a_shown_recipe_can_be_trained_from_a_file(command, tmp_path):
+    _, text, _ = command("recipes", "digits")
+    (tmp_path / "mine.toml").write_text(text)
+    assert book.find("mine.toml") == book.find("digits")
+
+
+def test_help_is_quick_and_waits_for_no_torch():
+    code = """
+import sys
+sys.argv = ["onecycle", "--help"]
+from onecycle.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+heavy = {"torch", "numpy", "matplotlib", "sklearn"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert "train" in done.stdout
+    assert min(seconds) < 0.3

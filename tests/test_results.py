@@ -1,0 +1,29 @@
+"""What is published agrees with the README."""
+
+from pathlib import Path
+
+import pytest
+
+from onecycle import files
+from onecycle.recipe import book
+from onecycle.report import tables
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "results").glob("*.json"))
+
+
+def test_the_readme_table_is_the_one_that_the_results_give():
+    text = (ROOT / "README.md").read_text()
+    assert tables.fill(text, [files.read_json(path) for path in RESULTS]) == text
+
+
+def test_a_table_that_was_edited_would_be_noticed():
+    text = f"a\n{tables.BEGIN}\n| 99 % |\n{tables.END}\nb"
+    filled = tables.fill(text, [files.read_json(path) for path in RESULTS])
+    assert filled != text and filled.startswith("a\n") and filled.endswith("\nb")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_names_a_recipe_that_is_still_the_same(path):
+    result = files.read_json(path)
+    assert book.find(result["recipe"]).digest() == result["recipe_digest"]
