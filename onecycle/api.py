@@ -99,11 +99,13 @@ def train(
     if val_fraction:
         dataset = dataset.hold_out(val_fraction, seed)
     check_sizes(chosen, dataset)
+    expected = estimate.seconds(chosen, dataset, where)
     folder = record.new_folder(chosen.name, Path(out) if out else None)
     job = Job(chosen, dataset, where, seed, folder)
     lock = files.FolderLock(folder)
     try:
         _describe(job, val_fraction)
+        show.started(job, expected)
         return _drive(job, None, show)
     finally:
         lock.release()
@@ -141,7 +143,9 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
             )
         if made["val_fraction"]:
             dataset = dataset.hold_out(made["val_fraction"], made["seed"])
-        return _drive(Job(recipe, dataset, where, made["seed"], folder), checkpoint, show)
+        job = Job(recipe, dataset, where, made["seed"], folder)
+        show.resumed(job, checkpoint)
+        return _drive(job, checkpoint, show)
     finally:
         lock.release()
 
@@ -151,11 +155,7 @@ def recipes() -> list[Recipe]:
     return [book.find(name) for name in book.names()]
 
 
-def _drive(job: Job, checkpoint: Checkpoint | None, show: "progress.Show") -> Run:
-    if checkpoint:
-        show.resumed(job, checkpoint)
-    else:
-        show.started(job, estimate.seconds(job.recipe, job.dataset, job.machine))
+def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     with show:
         for event in conduct(job, checkpoint):
             show.event(event)

@@ -1,5 +1,6 @@
 """The command line: parse, call the API, print. torch is imported only when a verb needs it."""
 
+import inspect
 import json
 import sys
 from typing import Annotated, Any
@@ -66,12 +67,12 @@ def train(
     json_:
         Print the result as one JSON object.
     """
+    options = dict(locals())
+    if resume is not None:
+        _only_resume(options)
     from onecycle import api
 
     if resume is not None:
-        given = (recipe, epochs, set_, device, precision, threads, out, data, seed, val_fraction)
-        if given != (None, None, None, "auto", "auto", None, None, "digits", 0, 0.0):
-            raise RecipeError("--resume takes everything from the run: leave the other options out")
         run = api.resume(resume, quiet=quiet)
     else:
         run = api.train(
@@ -110,10 +111,19 @@ def recipes(name: str | None = None, /) -> None:
         print(f"{listed.name:<12} {listed.about}")
 
 
+def _only_resume(options: dict[str, Any]) -> None:
+    """RecipeError if anything that a run has already is given beside --resume."""
+    defaults = inspect.signature(train).parameters
+    for name, value in options.items():
+        if name not in ("resume", "quiet", "json_") and value != defaults[name].default:
+            option = name.strip("_").replace("_", "-")
+            raise RecipeError(f"--resume takes everything from the run: leave out --{option}")
+
+
 def main() -> None:
     """Run the command line and exit with the code that the outcome has."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except OnecycleError as error:
         _stop(str(error), error.exit_code)
     except CycloptsError as error:

@@ -3,7 +3,7 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from onecycle.run import conduct
 from onecycle.run.checkpoint import Checkpoint
@@ -22,7 +22,6 @@ class Show:
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
             console=self._console,
             disable=quiet or not self._live,
             transient=True,
@@ -70,7 +69,8 @@ class Show:
                 completed=event.step,
                 epoch=event.epoch + 1,
                 figures=f"loss {event.loss:.3f}  accuracy {event.accuracy:.2%}  "
-                f"lr {event.lr:.2e}  {event.images_per_second:,.0f} images/s",
+                f"lr {event.lr:.2e}  {event.images_per_second:,.0f} images/s  "
+                f"{duration(event.seconds_left)} left",
             )
         elif isinstance(event, conduct.EpochDone):
             row = event.row

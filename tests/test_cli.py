@@ -137,7 +137,7 @@ def test_data_that_cannot_be_used_is_named(command, folder, spoil, said):
         (["train", "--precision", "fp16", "--device", "cpu"], 2, "bf16 or fp32"),
         (["train", "--threads", "0"], 2, "--threads 0"),
         (["train", "--resume", "nowhere"], 2, "nowhere"),
-        (["train", "--resume", "nowhere", "--seed", "1"], 2, "leave the other options out"),
+        (["train", "--resume", "nowhere", "--seed", "1"], 2, "leave out --seed"),
         (["train", "--nonsense"], 2, "--nonsense"),
         (["trian"], 2, "trian"),
         (["recipes", "davidnt"], 2, "did you mean 'davidnet'"),
@@ -152,11 +152,11 @@ def test_wrong_use_ends_in_one_line_with_its_code(command, monkeypatch, argument
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("out", ["file", "file/run"])
-def test_output_that_cannot_be_written(command, tmp_path, out):
+@pytest.mark.parametrize(("out", "expected"), [("file", 2), ("file/run", 6), ("/proc/run", 6)])
+def test_output_that_cannot_be_written(command, tmp_path, out, expected):
     (tmp_path / "file").write_text("mine")
     code, _, err = command("train", *QUICK, "--out", out)
-    assert code in (2, 6) and out in err.splitlines()[-1]
+    assert code == expected and out in err.splitlines()[-1]
     assert (tmp_path / "file").read_text() == "mine"
 
 

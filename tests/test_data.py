@@ -656,7 +656,7 @@ def test_cifar10_is_found(tmp_path: Path, tree: Tree, monkeypatch: pytest.Monkey
     def point_to(path: Path) -> None:
         monkeypatch.setenv("ONECYCLE_DATA", str(path))
 
-    for text in ("is not set", "does not exist", "nothing named cifar10*"):
+    for text in ("is not set", "does not exist", "store holds nothing named cifar10*"):
         message = refused("cifar10")
         assert text in message and "--data PATH" in message and "--data digits" in message
         point_to(tmp_path / "store")

@@ -21,8 +21,9 @@ KNOWN = {
 def load(spec: str | Path, progress: Callable[[int], None] | None = None) -> Dataset:
     """The data set `spec`: `digits`, `cifar10`, or the path of an image folder or archive.
 
-    `cifar10` is looked for in `$ONECYCLE_DATA`, else in the cache. `progress` is called now and then with the number
-    of images decoded so far. Raises DataError, or DiskError for a cache that can't be written.
+    `cifar10` is looked for in `$ONECYCLE_DATA`, else in the cache. `progress` is called now and
+    then with the number of images decoded so far. Raises DataError, or DiskError for a cache that
+    can't be written.
     """
     given = str(spec)
     if given == "digits":
@@ -58,9 +59,7 @@ def _cifar10() -> Path:
     ways_out = "set ONECYCLE_DATA to its folder or archive, pass --data PATH, or try --data digits"
     given = os.environ.get("ONECYCLE_DATA")
     folder = _expanded(given) if given else cache.cache_folder() / "downloads"
-    where = (
-        f"in ONECYCLE_DATA={given}" if given else f"ONECYCLE_DATA is not set, and in {folder} is"
-    )
+    where = f"ONECYCLE_DATA={given}" if given else f"ONECYCLE_DATA is not set, and {folder}"
     with disk_errors(folder, "read"):
         if given and not folder.exists():
             raise DataError(f"cifar10: ONECYCLE_DATA={given} does not exist: {ways_out}")
@@ -69,4 +68,4 @@ def _cifar10() -> Path:
         for entry in sorted(folder.glob("cifar10*")):
             if entry.is_dir() or has_archive_suffix(entry):
                 return entry
-    raise DataError(f"cifar10: {where} nothing named cifar10*: {ways_out}")
+    raise DataError(f"cifar10: {where} holds nothing named cifar10*: {ways_out}")

@@ -73,8 +73,9 @@ def conduct(
     Raises DivergedError when the loss is no longer finite, InterruptedRun after a signal (the
     state is saved first), DiskError.
     """
-    new = {"seconds": 0.0, "train_seconds": 0.0, "journal_bytes": 0}
-    past = checkpoint.extra if checkpoint else new
+    past: dict[str, Any] = {"seconds": 0.0, "train_seconds": 0.0, "journal_bytes": 0}
+    if checkpoint:
+        past = checkpoint.extra
     started = time.monotonic() - past["seconds"]
     with closing(record.Journal(job.folder, past["journal_bytes"])) as journal:
         state = states.create(job.recipe, job.dataset, job.machine, job.seed)

@@ -20,11 +20,13 @@ CHECKPOINTS, CURVES = "checkpoints", "curves.png"
 def new_folder(recipe_name: str, out: Path | None) -> Path:
     """A folder for a new run: `out`, or the first free `runs/<recipe>-<n>`.
 
-    Raises RecipeError if `out` holds something already, DiskError if it can't be made.
+    Raises RecipeError if `out` is something already, DiskError if it can't be made.
     """
     if out is not None:
         with files.disk_errors(out, "use the folder"):
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if out.exists() and not out.is_dir():
+                raise RecipeError(f"--out {out} is a file: name a folder")
+            if out.exists() and any(out.iterdir()):
                 raise RecipeError(
                     f"--out {out} is not empty: choose another, or go on with --resume {out}"
                 )

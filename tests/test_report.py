@@ -1,0 +1,102 @@
+"""Pictures and tables say what the run folder says, with labelled axes."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from onecycle import progress
+from onecycle.report import plots, tables
+from onecycle.run import conduct, estimate
+from onecycle.training.loop import Step
+
+
+def rows(part, count=3):
+    return [
+        {
+            "epoch": float(i + 1),
+            "lr": 0.1 / (i + 1),
+            "train_loss": 2.0 - i / 2,
+            "train_accuracy": 0.3 + i / 10,
+            f"{part}_loss": 1.9 - i / 2,
+            f"{part}_accuracy": 0.35 + i / 10,
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("part", "name"), [("test", "test"), ("val", "validation")])
+def test_curves_show_the_rows(part, name):
+    axes = plots.curves(rows(part)).axes
+    assert [a.get_ylabel() for a in axes] == [
+        "cross-entropy (nats)",
+        "top-1 accuracy (%)",
+        "learning rate",
+    ]
+    assert {a.get_xlabel() for a in axes} == {"epoch"}
+    accuracy = {line.get_label(): list(line.get_ydata()) for line in axes[1].lines}
+    assert accuracy[name] == pytest.approx([35, 45, 55])
+    assert list(axes[2].lines[0].get_ydata()) == [row["lr"] for row in rows(part)]
+
+
+def test_a_single_epoch_can_be_seen():
+    assert all(a.lines[0].get_marker() == "o" for a in plots.curves(rows("test", 1)).axes)
+
+
+def test_tables_are_sorted_and_in_per_cent():
+    result = {
+        "recipe": "b",
+        "data": "digits",
+        "seed": 0,
+        "epochs": 12.0,
+        "test_accuracy": 0.98765,
+        "train_accuracy": 1.0,
+        "seconds": 1234.5,
+        "threads": 2,
+        "hardware": "a CPU",
+        "precision": "fp32",
+        "parameters": 1000,
+    }
+    lines = tables.markdown([result, {**result, "recipe": "a"}]).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
+    assert "98.77" in lines[2] and "1,234" in lines[2] and "2 threads of a CPU, fp32" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (80, "80 s"), (3600, "60 min"), (9000, "2.5 h")]
+)
+def test_durations_are_in_the_unit_that_a_person_would_use(seconds, words):
+    assert progress.duration(seconds) == words
+
+
+def test_a_terminal_gets_a_bar_and_a_line_an_epoch(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        progress,
+        "Console",
+        lambda **options: Console(
+            **{**options, "stderr": False}, file=screen, force_terminal=True, width=120
+        ),
+    )
+    with progress.Show() as show:
+        show.event(conduct.Progress(5, 10, 0, 0.01, 1.234, 0.5, 321.0, 60.0))
+        show._bar.refresh()
+        show.event(conduct.EpochDone({**rows("test")[0], "epoch": 1}))
+    assert "loss 1.234" in screen.getvalue() and "321 images/s  60 s left" in screen.getvalue()
+    assert "epoch   1" in screen.getvalue()
+
+
+def test_the_expected_time_counts_training_and_judging(monkeypatch, tiny, make_recipe, machine):
+    """Steps of 16 images that take 4 s each: a quarter of a second an image."""
+    now = [0.0]
+
+    def steps(*_, **__):
+        while True:
+            now[0] += 4.0
+            yield Step(1, 0, 0.1, None, None, 16)
+
+    monkeypatch.setattr(estimate, "fit", steps)
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
+    recipe = make_recipe("batch_size=16", "epochs=3")
+    trained, judged = 3 * 96, 3 * 32 + 96
+    assert estimate.seconds(recipe, tiny, machine) == pytest.approx(0.25 * (trained + judged / 3))
