@@ -16,7 +16,7 @@ from onecycle.data.dataset import Dataset
 from onecycle.data.load import load as load_data
 from onecycle.errors import DataError, RecipeError
 from onecycle.recipe import book
-from onecycle.recipe.schema import Recipe, parse
+from onecycle.recipe.schema import Recipe
 from onecycle.report import plots
 from onecycle.run import estimate, record
 from onecycle.run.checkpoint import Checkpoint, newest
@@ -42,8 +42,7 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """What was done."""
-        path = self.path / record.RECIPE
-        return parse(files.read_json(path)["recipe"], str(path))
+        return book.find(str(self.path / record.RECIPE))
 
     @property
     def metrics(self) -> list[dict[str, float]]:

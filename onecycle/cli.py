@@ -40,7 +40,8 @@ def train(
     Parameters
     ----------
     recipe:
-        A name that 'onecycle recipes' lists, or a TOML file; by default the one made for the data.
+        A name that 'onecycle recipes' lists, a TOML file, or a run's recipe.json; by default the
+        one made for the data.
     data:
         'digits' (embedded), 'cifar10', or the path of a folder, .zip or .tar.* with
         train/CLASS/* and test/CLASS/* images.
@@ -98,14 +99,13 @@ def recipes(name: str | None = None, /) -> None:
     Parameters
     ----------
     name:
-        The recipe to show, as TOML.
+        The recipe to show as TOML; also a file, or a run's recipe.json.
     """
     from onecycle.recipe import book
 
     if name is not None:
-        recipe = book.find(name)
-        print(f"# digest {recipe.digest()}")
-        print(book.to_toml(recipe), end="")
+        print(f"# digest {book.find(name).digest()}")
+        print(book.text(name), end="")
         return
     for listed in (book.find(each) for each in book.names()):
         print(f"{listed.name:<12} {listed.about}")

@@ -56,13 +56,14 @@ class Machine:
         return Machine(self.device, "fp32", self.threads, "fp32 asked for")
 
     def describe(self) -> str:
-        """One line for people: `cpu (2 threads), bf16: …`."""
+        """One line for people: what it computes on and how, and why in that precision."""
         name = f"{self.threads} threads" if self.device == "cpu" else device_name(self.device)
-        return f"{self.device} ({name}), {self.precision}: {self.reason}"
+        way = f"{self.precision}, channels_last, about {self.piece} images at once"
+        return f"{self.device} ({name}) in {way}; {self.precision}: {self.reason}"
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for a run's record."""
-        return asdict(self)
+        return {**asdict(self), "piece": self.piece, "memory_format": "channels_last"}
 
 
 def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:

@@ -1,5 +1,6 @@
 """What a run shows while it goes, on stderr: a bar on a terminal or in a notebook, else lines."""
 
+from importlib.util import find_spec
 from types import TracebackType
 
 from rich.console import Console
@@ -17,7 +18,9 @@ class Show:
 
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._live = self._console.is_terminal or self._console.is_jupyter
+        # In a notebook without ipywidgets a bar would only print warnings.
+        widgets = self._console.is_jupyter and find_spec("ipywidgets") is not None
+        self._live = self._console.is_terminal or widgets
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),

@@ -182,6 +182,20 @@ def test_a_shown_recipe_can_be_trained_from_a_file(command, tmp_path):
     assert book.find("mine.toml") == book.find("digits")
 
 
+def test_the_recipe_of_a_run_can_be_shown_and_trained_again(command, tmp_path):
+    result = json.loads(command("train", *QUICK, "--json", "-q", "--out", "first")[1])
+    code, text, _ = command("recipes", "first/recipe.json")
+    assert code == 0
+    (tmp_path / "mine.toml").write_text(text)
+    for recipe in ("first/recipe.json", "mine.toml"):
+        again = command("train", "--recipe", recipe, *QUICK[4:], "--json", "-q")[1]
+        assert json.loads(again)["recipe_digest"] == result["recipe_digest"]
+        assert json.loads(again)["test_loss"] == result["test_loss"]
+    (tmp_path / "wrong.json").write_text("[1]")
+    code, _, err = command("train", "--recipe", "wrong.json")
+    assert code == 2 and "not the recipe.json of a run" in err
+
+
 def test_help_is_quick_and_waits_for_no_torch():
     code = """
 import sys

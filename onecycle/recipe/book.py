@@ -1,5 +1,6 @@
 """Finding recipes by name or file, and changing them key by key."""
 
+import json
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -27,20 +28,27 @@ def default_for(data: str) -> str:
 
 
 def find(name: str) -> Recipe:
-    """The recipe called `name` in the catalogue, or in the TOML file at the path `name`.
+    """The recipe called `name` in the catalogue, or in the file at the path `name`.
 
-    Raises RecipeError for an unknown name or a file that is no recipe.
+    A file is TOML, or the `recipe.json` of a run. Raises RecipeError for an unknown name or a
+    file that is no recipe.
     """
-    if name.endswith(".toml"):
-        if not Path(name).is_file():
-            raise RecipeError(f"--recipe {name}: there is no such file")
-        with disk_errors(Path(name), "read the recipe"):
-            return parse(_toml(Path(name).read_bytes(), name), name)
-    if name not in names():
-        raise RecipeError(
-            f"unknown recipe '{name}'{did_you_mean(name, names())}: 'onecycle recipes' lists them"
-        )
-    return parse(_toml(CATALOG.joinpath(f"{name}.toml").read_bytes(), name), f"recipe {name}")
+    content = _read(name)
+    if name.endswith(".json"):
+        return parse(_run_recipe(content, name), name)
+    try:
+        table = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {name}: not TOML: {error}") from error
+    return parse(table, f"recipe {name}")
+
+
+def text(name: str) -> str:
+    """The recipe called `name` as TOML that `find` reads, with the comments that its file has."""
+    recipe = find(name)
+    if name.endswith(".json"):
+        return tomli_w.dumps(recipe.to_dict())
+    return _read(name).decode()
 
 
 def change(recipe: Recipe, assignments: list[str], epochs: float | None = None) -> Recipe:
@@ -66,11 +74,6 @@ def change(recipe: Recipe, assignments: list[str], epochs: float | None = None) 
     if changed.digest() == recipe.digest():
         return recipe
     return changed.model_copy(update={"name": f"{recipe.name.removesuffix('+custom')}+custom"})
-
-
-def to_toml(recipe: Recipe) -> str:
-    """The recipe as TOML text that `find` reads back."""
-    return tomli_w.dumps(recipe.to_dict())
 
 
 def _assign(content: dict[str, Any], key: str, value: Any) -> None:
@@ -103,8 +106,24 @@ def _value(text: str) -> Any:
         return text
 
 
-def _toml(content: bytes, where: str) -> dict[str, Any]:
+def _read(name: str) -> bytes:
+    """What the file behind `name` holds."""
+    if name.endswith((".toml", ".json")):
+        if not Path(name).is_file():
+            raise RecipeError(f"--recipe {name}: there is no such file")
+        with disk_errors(Path(name), "read the recipe"):
+            return Path(name).read_bytes()
+    if name not in names():
+        raise RecipeError(
+            f"unknown recipe '{name}'{did_you_mean(name, names())}: 'onecycle recipes' lists them"
+        )
+    return CATALOG.joinpath(f"{name}.toml").read_bytes()
+
+
+def _run_recipe(content: bytes, where: str) -> dict[str, Any]:
+    """The recipe in the bytes of a run's `recipe.json`."""
     try:
-        return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{where}: not TOML: {error}") from error
+        recipe: dict[str, Any] = json.loads(content)["recipe"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"recipe {where}: not the recipe.json of a run") from error
+    return recipe
