@@ -132,7 +132,7 @@ def main() -> None:
             RecipeError.exit_code,
         )
     except KeyboardInterrupt:
-        _stop("stopped", 130)
+        _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
 
 
 def _stop(message: str, code: int) -> None:

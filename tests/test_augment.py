@@ -11,7 +11,7 @@ from scipy import stats
 from onecycle.data import augment
 from onecycle.recipe.schema import AugmentSpec
 
-FIELDS = ("order", "top", "left", "flip", "cut_top", "cut_left")
+FIELDS = ("order", "top", "left", "flip", "cut_top", "cut_left", "cut_side")
 ALL = AugmentSpec(pad=4, pad_mode="reflect", flip="alternating", cutout=8, cutout_probability=0.7)
 FILL = torch.tensor([1, 120, 254], dtype=torch.uint8)
 
@@ -32,8 +32,11 @@ def slow(spec, image, choices, i):
     if choices["flip"][i]:
         result = result[:, ::-1]
     result = result.copy()
-    top, left = choices["cut_top"][i], choices["cut_left"][i]
-    result[top : top + spec.cutout, left : left + spec.cutout] = FILL.numpy()
+    top, left, side = (choices[name][i] for name in ("cut_top", "cut_left", "cut_side"))
+    for y in range(top, top + side):
+        for x in range(left, left + side):
+            if 0 <= y < size and 0 <= x < size:
+                result[y, x] = FILL.numpy()
     return result
 
 
@@ -48,10 +51,20 @@ def assert_uniform(values, cells):
 @pytest.mark.parametrize("pad", [0, 4, 15])
 @pytest.mark.parametrize("flip", ["none", "random", "alternating"])
 @pytest.mark.parametrize(("cutout", "probability"), [(0, 1), (7, 1), (8, 0.5), (8, 0), (15, 1)])
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_apply_equals_the_slow_reference(pad, pad_mode, flip, cutout, probability, epoch):
+@pytest.mark.parametrize(
+    ("epoch", "side", "place"), [(0, "fixed", "inside"), (1, "random", "clipped")]
+)
+def test_apply_equals_the_slow_reference(
+    pad, pad_mode, flip, cutout, probability, epoch, side, place
+):
     spec = AugmentSpec(
-        pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, cutout_probability=probability
+        pad=pad,
+        pad_mode=pad_mode,
+        flip=flip,
+        cutout=cutout,
+        cutout_probability=probability,
+        cutout_side=side,
+        cutout_place=place,
     )
     draw = np.random.default_rng(epoch)
     pixels = draw.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
@@ -94,6 +107,29 @@ def test_every_place_of_the_cutout_is_equally_likely_edges_included(cutout, size
     assert_uniform(choices["cut_top"] * places + choices["cut_left"], places**2)
 
 
+@pytest.mark.parametrize("place", ["inside", "clipped"])
+def test_every_side_of_a_random_cutout_is_equally_likely_and_so_is_its_every_place(place):
+    spec = AugmentSpec(cutout=6, cutout_side="random", cutout_place=place)
+    choices = columns(spec, 300_000, 16, seed=3)
+    assert_uniform(choices["cut_side"] - 1, 6)
+    for side in range(1, 7):
+        chosen = choices["cut_side"] == side
+        first, places = (0, 17 - side) if place == "inside" else (1 - side, 15 + side)
+        top, left = choices["cut_top"][chosen] - first, choices["cut_left"][chosen] - first
+        assert_uniform(top * places + left, places**2)
+
+
+@pytest.mark.parametrize("side", ["fixed", "random"])
+def test_a_clipped_cutout_covers_the_edges_as_often_as_the_middle(side):
+    count, size = 200_000, 16
+    spec = AugmentSpec(cutout=6, cutout_side=side, cutout_place="clipped")
+    choices = columns(spec, count, size, seed=4)
+    line = np.arange(size)[:, None]
+    top, end = choices["cut_top"], choices["cut_top"] + choices["cut_side"]
+    covered = ((line >= top) & (line < end)).mean(axis=1)
+    assert np.abs(covered - covered.mean()).max() < 5 * np.sqrt(0.25 / count)
+
+
 @pytest.mark.parametrize("flip", ["random", "alternating"])
 def test_half_of_the_images_are_flipped(flip):
     for epoch in range(2):
@@ -106,7 +142,7 @@ def test_cutout_comes_with_its_probability_and_as_evenly(probability):
     spec = AugmentSpec(cutout=8, cutout_probability=probability)
     count = 200_000
     choices = columns(spec, count, seed=4)
-    cut = choices["cut_top"] < 32
+    cut = choices["cut_side"] > 0
     expected = [count * (1 - probability), count * probability]
     assert stats.chisquare([(~cut).sum(), cut.sum()], expected).pvalue > 1e-4
     assert_uniform(choices["cut_top"][cut] * 25 + choices["cut_left"][cut], 25**2)
@@ -115,7 +151,7 @@ def test_cutout_comes_with_its_probability_and_as_evenly(probability):
 @pytest.mark.parametrize(("probability", "share"), [(0, 0), (1, 1)])
 def test_cutout_probability_zero_is_never_and_one_is_always(probability, share):
     spec = AugmentSpec(cutout=8, cutout_probability=probability)
-    assert (columns(spec, 10_000)["cut_top"] < 32).mean() == share
+    assert (columns(spec, 10_000)["cut_side"] == 8).mean() == share
 
 
 def test_order_is_a_permutation_that_differs_by_epoch_and_seed():
@@ -136,7 +172,8 @@ def test_every_image_is_equally_likely_to_come_first():
 def test_choices_of_an_image_are_independent_of_each_other_and_of_other_epochs():
     spec = AugmentSpec(pad=4, flip="random", cutout=8)
     drawn = [columns(spec, 50_000, seed=s, epoch=e) for s, e in ((0, 0), (0, 1), (1, 0))]
-    correlations = np.corrcoef([choices[name] for choices in drawn for name in FIELDS])
+    varying = [name for name in FIELDS if name != "cut_side"]
+    correlations = np.corrcoef([choices[name] for choices in drawn for name in varying])
     np.fill_diagonal(correlations, 0)
     assert np.abs(correlations).max() < 5 / np.sqrt(50_000)
 
@@ -187,8 +224,8 @@ def test_a_draw_leaves_the_global_random_states_alone():
         ({"pad": 2}, {"top", "left"}),
         ({"pad_mode": "zero"}, set()),
         ({"flip": "none"}, {"flip"}),
-        ({"cutout": 4}, {"cut_top", "cut_left"}),
-        ({"cutout_probability": 0.2}, {"cut_top"}),
+        ({"cutout": 4}, {"cut_top", "cut_left", "cut_side"}),
+        ({"cutout_probability": 0.2}, {"cut_side"}),
     ],
 )
 def test_one_option_moves_no_other_draw(change, moved):
@@ -201,8 +238,8 @@ def test_one_option_moves_no_other_draw(change, moved):
 def test_lower_cutout_probability_keeps_the_places_of_the_squares_left():
     before = columns(ALL, 1000)
     after = columns(ALL.model_copy(update={"cutout_probability": 0.2}), 1000)
-    kept = after["cut_top"] < 32
-    assert 0 < kept.sum() < (before["cut_top"] < 32).sum()
+    kept = after["cut_side"] > 0
+    assert 0 < kept.sum() < (before["cut_side"] > 0).sum()
     np.testing.assert_array_equal(after["cut_top"][kept], before["cut_top"][kept])
 
 

@@ -4,7 +4,7 @@ The plan is a function of (seed, epoch) alone and is drawn on the CPU, one row p
 it is applied by exact gathers of uint8 pixels on whatever device the images are. So a resumed
 run, or one on another device, sees the same bytes. (Drawing an epoch's choices up front is
 davidcpage/cifar10-fast's idea; alternating flip is airbench's, Jordan 2024; cutout is DeVries and
-Taylor's, 2017, with squares that lie inside the image, as in cifar10-fast.)
+Taylor's, 2017, whose squares may cross the border; cifar10-fast's lie inside the image.)
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,9 @@ class Plan:
     top: Tensor  # (N,) int64: first row of the crop in the padded image
     left: Tensor  # (N,) int64: first column of it
     flip: Tensor  # (N,) bool
-    cut_top: Tensor  # (N,) int64: first row of the square; the image's size where there is none
+    cut_top: Tensor  # (N,) int64: first row of the square, below 0 if it crosses the border
     cut_left: Tensor  # (N,) int64
+    cut_side: Tensor  # (N,) int64: its rows and columns; 0 where there is none
 
     def to(self, device: str) -> "Plan":
         """The plan with its tensors on `device`."""
@@ -37,17 +38,13 @@ class Plan:
 
 def draw(spec: AugmentSpec, count: int, size: int, seed: int, epoch: int) -> Plan:
     """The plan of `epoch` (from 0) for `count` images of `size` pixels."""
-    crop, cutout = _stream(seed, epoch, CROP), _stream(seed, epoch, CUTOUT)
-    top, left = crop.integers(0, 2 * spec.pad + 1, (2, count))
-    cut_top, cut_left = cutout.integers(0, size - min(spec.cutout, size) + 1, (2, count))
-    cut_top[cutout.random(count) >= spec.cutout_probability] = size
+    top, left = _stream(seed, epoch, CROP).integers(0, 2 * spec.pad + 1, (2, count))
     plan = (
         _stream(seed, epoch, ORDER).permutation(count),
         top,
         left,
         _draw_flip(spec, count, seed, epoch),
-        cut_top,
-        cut_left,
+        *_draw_cutout(spec, count, size, _stream(seed, epoch, CUTOUT)),
     )
     return Plan(*(torch.from_numpy(values) for values in plan))
 
@@ -71,8 +68,9 @@ def apply(
     if spec.pad and spec.pad_mode == "zero":
         images[((source_y != y)[:, :, None] | (source_x != x)[:, None, :])] = 0
     if spec.cutout:
-        cut_y = _within(line, plan.cut_top[positions, None], spec.cutout)
-        cut_x = _within(line, plan.cut_left[positions, None], spec.cutout)
+        side = plan.cut_side[positions, None]
+        cut_y = _within(line, plan.cut_top[positions, None], side)
+        cut_x = _within(line, plan.cut_left[positions, None], side)
         images[cut_y[:, :, None] & cut_x[:, None, :]] = fill
     return images
 
@@ -89,6 +87,24 @@ def _draw_flip(spec: AugmentSpec, count: int, seed: int, epoch: int) -> np.ndarr
     return (_stream(seed, 0, FLIP).random(count) < 0.5) ^ bool(epoch % 2)
 
 
+def _draw_cutout(
+    spec: AugmentSpec, count: int, size: int, stream: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First row, first column and side of each image's square."""
+    low: int | np.ndarray = 0
+    high: int | np.ndarray = size - spec.cutout + 1
+    side = np.full(count, spec.cutout)
+    if spec.cutout_side == "random" and spec.cutout:
+        side = stream.integers(1, spec.cutout + 1, count)
+        high = size - side + 1
+    if spec.cutout_place == "clipped":
+        # Every place that touches the image, so that its edges are covered as often as its middle.
+        low, high = 1 - side, size
+    top, left = stream.integers(low, high, (2, count))
+    side[stream.random(count) >= spec.cutout_probability] = 0
+    return top, left, side
+
+
 def _inside(place: Tensor, size: int, mode: str) -> Tensor:
     """Rows or columns of the image that stand for `place`, which may lie outside of it."""
     if mode == "zero":
@@ -97,5 +113,5 @@ def _inside(place: Tensor, size: int, mode: str) -> Tensor:
     return torch.where(place >= size, 2 * (size - 1) - place, place)
 
 
-def _within(line: Tensor, first: Tensor, length: int) -> Tensor:
+def _within(line: Tensor, first: Tensor, length: Tensor) -> Tensor:
     return (line >= first) & (line < first + length)

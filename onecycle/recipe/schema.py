@@ -40,8 +40,15 @@ class AugmentSpec(_Spec):
     flip: Literal["none", "random", "alternating"] = Field(
         "none", description="horizontal; alternating: a random half first, then all on odd epochs"
     )
-    cutout: int = Field(0, ge=0, description="side in pixels of a square filled with the mean")
+    cutout: int = Field(0, ge=0, description="side in pixels of a square that is filled")
     cutout_probability: float = Field(1.0, ge=0, le=1)
+    cutout_side: Literal["fixed", "random"] = Field(
+        "fixed", description="random: from 1 to cutout pixels, each side as likely"
+    )
+    cutout_place: Literal["inside", "clipped"] = Field(
+        "inside", description="clipped: it may cross the border, each pixel as likely covered"
+    )
+    cutout_fill: Literal["mean", "zero"] = "mean"
 
 
 class OneCycleSpec(_Spec):
