@@ -79,12 +79,12 @@ def train(
 ) -> Run:
     """Train `recipe` (by default the one that the catalogue names for `data`) and return the run.
 
-    `data` is `digits`, `cifar10`, or the path of a folder or archive with `train/<class>/*` and
-    `test/<class>/*`. `epochs` sets the length and keeps the peak at the same fraction of it;
-    `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts.
-    `val_fraction` holds out that part of the training images and judges each epoch on it, so that
-    the test part is read once, at the end. `out` names the run folder, by default the next
-    `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
+    `data` is `digits`, `cifar10`, `cifar100`, `cifar100-coarse`, or the path of a folder or archive
+    with `train/<class>/*` and `test/<class>/*`, or of CIFAR as published. `epochs` sets the length
+    and keeps the peak at the same fraction of it; `settings` changes the recipe by dotted key, as a
+    mapping or as `key=value` texts. `val_fraction` holds out that part of the training images and
+    judges each epoch on it, so that the test part is read once, at the end. `out` names the run
+    folder, by default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
@@ -94,7 +94,7 @@ def train(
     chosen = book.change(chosen, _assignments(settings), epochs)
     show = progress.Show(quiet)
     where = machine.choose(device, precision, threads)
-    dataset = load_data(data, show.decoded)
+    dataset = load_data(data, show.decoded, show.downloaded)
     if val_fraction:
         dataset = dataset.hold_out(val_fraction, seed)
     check_sizes(chosen, dataset)
@@ -134,7 +134,7 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
             **{k: made["machine"][k] for k in ("device", "precision", "threads")}
         )
         show = progress.Show(quiet)
-        dataset = load_data(made["data"]["source"], show.decoded)
+        dataset = load_data(made["data"]["source"], show.decoded, show.downloaded)
         if dataset.digest != checkpoint.extra["data_digest"]:
             raise DataError(
                 f"{made['data']['source']} is not the data that {folder} was trained on "

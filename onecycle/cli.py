@@ -43,8 +43,9 @@ def train(
         A name that 'onecycle recipes' lists, a TOML file, or a run's recipe.json; by default the
         one made for the data.
     data:
-        'digits' (embedded), 'cifar10', or the path of a folder, .zip or .tar.* with
-        train/CLASS/* and test/CLASS/* images.
+        'digits' (embedded), 'cifar10', 'cifar100', 'cifar100-coarse' (20 superclasses), or the
+        path of a folder, .zip or .tar.* with train/CLASS/* and test/CLASS/* images, or of CIFAR
+        as published.
     epochs:
         How long, fractions allowed; the peak of the rate stays at the same fraction.
     set_:
@@ -155,7 +156,7 @@ def _print_run(summary: dict[str, Any], *, as_json: bool) -> None:
     print(f"train accuracy  {summary['train_accuracy']:.2%}  (gap {summary['gap']:+.2%})")
     print(f"seconds         {summary['seconds']:.0f}  (training {summary['train_seconds']:.0f})")
     if summary["data"] == "digits":
-        print("next, CIFAR-10: ./run.sh --data PATH  (or 'onecycle train --data PATH')")
+        print("next, CIFAR-10: ./run.sh --data cifar10  (or 'onecycle train --data cifar10')")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class Show:
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, epoch="", figures="")
+        self._tenths = 0  # of a download that were shown
 
     def __enter__(self) -> "Show":
         self._bar.start()
@@ -47,6 +48,12 @@ class Show:
         """`images` of a new data set are decoded so far."""
         if images % DECODED_EVERY == 0:
             self._console.print(f"decoding: {images:,} images")
+
+    def downloaded(self, have: int, size: int) -> None:
+        """`have` of `size` bytes of a data set are there."""
+        if 10 * have // size > self._tenths:
+            self._tenths = 10 * have // size
+            self._console.print(f"downloading: {have / 1e6:.0f} of {size / 1e6:.0f} MB")
 
     def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""

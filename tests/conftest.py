@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from onecycle.data import fetch
 from onecycle.data.dataset import Dataset, Split
 from onecycle.machine import Machine
 from onecycle.recipe import book
@@ -11,8 +12,11 @@ from onecycle.recipe import book
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path, monkeypatch):
-    """Each test has a cache and a working folder of its own, and one thread."""
+    """Each test has a cache and a working folder of its own, one thread, and no network."""
     monkeypatch.setenv("ONECYCLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetch, "MIRRORS", ("http://127.0.0.1:9",))
+    monkeypatch.delenv("ONECYCLE_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
 

@@ -390,7 +390,7 @@ def test_changed_while_read(tmp_path: Path, tree: Tree) -> None:
 def test_paths_that_are_no_data(tmp_path: Path, tree: Tree) -> None:
     assert "no such file or folder" in refused(tmp_path / "nowhere")
     with pytest.raises(DataError, match="does not exist"):
-        cache.load(tmp_path / "nowhere")
+        load_module.source(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("x")
     assert "neither a folder nor an archive" in refused(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "pipe.tar")
@@ -656,14 +656,15 @@ def test_cifar10_is_found(tmp_path: Path, tree: Tree, monkeypatch: pytest.Monkey
     def point_to(path: Path) -> None:
         monkeypatch.setenv("ONECYCLE_DATA", str(path))
 
-    for text in ("is not set", "does not exist", "store holds nothing named cifar10*"):
+    for text in ("nothing came", "does not exist", "store holds nothing named cifar10*"):
         message = refused("cifar10")
         assert text in message and "--data PATH" in message and "--data digits" in message
         point_to(tmp_path / "store")
         if text == "does not exist":
             (tmp_path / "store").mkdir()
+    tree = {f"{s}/{i}/0.png": encoded(seed=i) for i in range(10) for s in ("train", "test")}
     in_cache = cache.cache_folder() / "downloads" / "cifar10.tar"
-    in_cache.parent.mkdir(parents=True)
+    in_cache.parent.mkdir(parents=True, exist_ok=True)
     write_tar(in_cache, tree)
     monkeypatch.delenv("ONECYCLE_DATA")
     assert load("cifar10").source == str(in_cache.resolve())

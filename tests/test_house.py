@@ -54,7 +54,26 @@ def test_a_file_is_one_room(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
+def named(tree):
+    """Every name that a module imports or uses."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        if isinstance(node, ast.alias | ast.Attribute | ast.Name):
+            yield getattr(
+                node, {ast.alias: "name", ast.Attribute: "attr", ast.Name: "id"}[type(node)]
+            )
+
+
+def test_pickle_would_be_noticed():
+    for code in ("import pickle", "from pickle import loads", "pickle.load", "import _pickle as p"):
+        assert any("pickle" in name for name in named(ast.parse(code)))
+
+
 def test_only_safe_formats_are_read():
     for path in FILES:
-        text = path.read_text()
-        assert "torch.load(" not in text and "pickle" not in text.replace("allow_pickle=False", "")
+        text = path.read_text().replace("allow_pickle=False", "")
+        assert "torch.load(" not in text
+        # CIFAR's batches are pickles: one file takes them apart, and none ever loads one.
+        known = {"pickletools"} if path.name == "unpickle.py" else {"unpickle"}
+        assert {name for name in named(ast.parse(text)) if "pickle" in name} <= known

@@ -8,10 +8,11 @@ import lzma
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from onecycle.errors import DataError, DiskError, OnecycleError, one_line
 
@@ -22,6 +23,8 @@ BUFFER = 2**16  # bytes read from an archive at once
 
 # An archive's entry: its path, its size in bytes, and what reads it.
 Entry = tuple[str, int, Callable[[], bytes]]
+# Told each block of an archive's bytes in turn, as they are in the file.
+Watch = Callable[[bytes], object]
 
 
 def has_archive_suffix(path: Path) -> bool:
@@ -29,13 +32,17 @@ def has_archive_suffix(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """The regular files in the archive at `path`; see `damage` for what it may raise."""
-    return _zip_entries(path) if path.name.lower().endswith(".zip") else _tar_entries(path)
+def entries(path: Path, watch: Watch | None = None) -> Generator[Entry]:
+    """The regular files in the archive at `path`; see `damage` for what it may raise.
+
+    `watch` has been told the whole file when the last entry was read.
+    """
+    is_zip = path.name.lower().endswith(".zip")
+    return _zip_entries(path, watch) if is_zip else _tar_entries(path, watch)
 
 
-def _tar_entries(path: Path) -> Iterator[Entry]:
-    with open(path, "rb") as packed, _decompressed(packed) as plain:
+def _tar_entries(path: Path, watch: Watch | None) -> Generator[Entry]:
+    with _opened(path, watch) as packed, _decompressed(packed) as plain:
         stream = _Metered(plain)
         with tarfile.open(None, "r|", stream, BUFFER, tarinfo=_Header, encoding="utf-8") as archive:
             while (info := archive.next()) is not None:
@@ -46,12 +53,17 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
                     yield info.name, info.size, partial(_read_tar_member, archive, info)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
         # To the end, because a compressed file's checksum may stand there.
-        while plain.read(BUFFER):
-            pass
+        for rest in (plain, packed):
+            while rest.read(BUFFER):
+                pass
 
 
-def _zip_entries(path: Path) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive:
+def _zip_entries(path: Path, watch: Watch | None) -> Generator[Entry]:
+    with open(path, "rb") as packed, zipfile.ZipFile(packed) as archive:
+        if watch:
+            packed.seek(0)
+            while block := packed.read(BUFFER):
+                watch(block)
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer kept no file modes
             if not info.is_dir() and kind in (0, stat.S_IFREG):
@@ -81,6 +93,23 @@ def _decompressed(packed: io.BufferedReader) -> io.BufferedIOBase:
     if start.startswith(b"\xfd7zXZ\x00"):
         return lzma.open(packed)
     return packed
+
+
+def _opened(path: Path, watch: Watch | None) -> io.BufferedReader:
+    return io.BufferedReader(_Watched(path, watch), BUFFER) if watch else open(path, "rb")
+
+
+class _Watched(io.FileIO):
+    """A file that tells `watch` what is read from it."""
+
+    def __init__(self, path: Path, watch: Watch) -> None:
+        super().__init__(path)
+        self._watch = watch
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        self._watch(bytes(memoryview(buffer)[:count]))
+        return count
 
 
 class _Metered(io.BufferedIOBase):

@@ -3,8 +3,8 @@
     <cache>/index/<key>.json   which entry a path led to, by its files' names, sizes and times
     <cache>/images/<key>/      an entry, by the content of these files
         train.u8  test.u8      raw pixels (N, H, W, 3) uint8 in the order in which they were read
-        train.npy test.npy     (2, N) int64: rows of the images sorted by file name, their labels
-        names.json meta.json   file names in that order; shape, classes and digest
+        train.npy test.npy     (2, N) int64: rows of the images sorted by name, their labels
+        names.json meta.json   names in that order; data set's name, shape, classes and digest
 
 An entry appears whole or not at all: it is built in a temporary folder and renamed.
 """
@@ -16,7 +16,7 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from onecycle.data import decode
 from onecycle.data.dataset import CHUNK, Dataset, Split
-from onecycle.data.folder import SPLITS, File, few, files
+from onecycle.data.folder import few
+from onecycle.data.source import SPLITS, Contents, File, Source
 from onecycle.errors import DataError, DiskError
 from onecycle.files import (
     atomic_file,
@@ -39,7 +39,7 @@ from onecycle.files import (
     write_json,
 )
 
-FORMAT = 1  # part of every key: raise it when entries or decoding change
+FORMAT = 2  # part of every key: raise it when entries or decoding change
 BUILDING = ".building-"  # how the names of temporary folders begin
 ABANDONED = 24 * 3600  # seconds after which a temporary folder has no builder any more
 PROGRESS_EVERY = 1000  # images
@@ -47,28 +47,28 @@ PROGRESS_EVERY = 1000  # images
 Progress = Callable[[int], None]
 
 
-def load(path: Path, progress: Progress | None = None) -> Dataset:
-    """The images at `path`, a folder or archive; decoded only if their content is new.
+def load(source: Source, progress: Progress | None = None) -> Dataset:
+    """The images of `source`; read only if the content of its files is new.
 
-    `progress` is called now and then with the number of images decoded so far. Raises DataError
-    for images or archives that can't be used, DiskError for a cache that can't be written.
+    `progress` is called now and then with the number of images read so far. Raises DataError
+    for files that can't be used, DiskError for a cache that can't be written.
     """
     root = cache_folder()
-    listing = files(path)
-    seen = _key(str(path.resolve()), *((file.name, file.size, file.mtime_ns) for file in listing))
-    index = root / "index" / f"{seen}.json"
+    files = source.files()
+    facts = [(file.name, file.size, file.mtime_ns) for file in files]
+    index = root / "index" / f"{_key(str(source.path.resolve()), source.labels, *facts)}.json"
     known = _indexed(index)
-    key = known or _content_key(path, listing)
+    key = known or _content_key(source, {file.name: sha256_file(file.path) for file in files})
     entry = root / "images" / key
     dataset = _find(entry)
     if dataset is None:
-        _build(path, listing, entry, progress)
+        _build(source, files, entry, progress)
         with disk_errors(entry, "read"):
             dataset = _open(entry)
     if known is None:
         make_folder(index.parent)
         write_json(index, {"content": key})
-    return replace(dataset, name=path.name, source=str(path))
+    return replace(dataset, source=str(source.path))
 
 
 def cache_folder() -> Path:
@@ -95,10 +95,8 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
 
 
-def _content_key(path: Path, listing: list[File]) -> str:
-    if not path.is_dir():
-        return _key(sha256_file(path))  # under any name
-    return _key(*((file.name, sha256_file(file.path)) for file in listing))
+def _content_key(source: Source, hashes: Mapping[str, str]) -> str:
+    return _key(source.labels, *sorted(hashes.items()))
 
 
 def _indexed(index: Path) -> str | None:
@@ -133,7 +131,7 @@ def _open(entry: Path) -> Dataset:
         _open_split(entry, split, tuple(meta["shape"]), len(classes), tuple(names[split]))
         for split in SPLITS
     )
-    return Dataset("", classes, train, test, meta["digest"])
+    return Dataset(meta["name"], classes, train, test, meta["digest"])
 
 
 def _open_split(
@@ -158,8 +156,8 @@ def _temporary_name() -> str:
     return f"{BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _build(path: Path, listing: list[File], entry: Path, progress: Progress | None) -> None:
-    """Decode the images at `path` into the new folder `entry`."""
+def _build(source: Source, files: list[File], entry: Path, progress: Progress | None) -> None:
+    """Read the images of `source`, which are in `files`, into the new folder `entry`."""
     for left in make_folder(entry.parent).glob(f"{BUILDING}*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED:  # its process was killed
@@ -168,9 +166,10 @@ def _build(path: Path, listing: list[File], entry: Path, progress: Progress | No
     try:
         with disk_errors(temporary, "write"):
             temporary.mkdir()
-            _fill(path, temporary, progress)
-            if files(path) != listing:
-                raise DataError(f"{path} changed while it was read: try again")
+            hashes = _fill(source, temporary, progress)
+            read_another = hashes and _content_key(source, hashes) != entry.name
+            if read_another or source.files() != files:
+                raise DataError(f"{source.path} changed while it was read: try again")
             try:
                 temporary.rename(entry)
             except OSError:
@@ -182,33 +181,39 @@ def _build(path: Path, listing: list[File], entry: Path, progress: Progress | No
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fill(path: Path, folder: Path, progress: Progress | None) -> None:
-    """Write everything that an entry is made of into `folder`, durably."""
-    names, shape = _write_pixels(path, folder, progress)
-    classes = sorted({name.split("/")[1] for name in names["train"]})
-    label_of = {name: label for label, name in enumerate(classes)}
+def _fill(source: Source, folder: Path, progress: Progress | None) -> Mapping[str, str]:
+    """Write everything that an entry is made of into `folder`, durably; the files' hashes."""
+    images, shape, contents = _write_pixels(source, folder, progress)
+    classes = tuple(contents.classes.values())
+    label_of = {key: label for label, key in enumerate(contents.classes)}
+    names: dict[str, list[str]] = {}
     for split in SPLITS:
-        rows = sorted(range(len(names[split])), key=names[split].__getitem__)
-        names[split].sort()
-        for first, second in pairwise(names[split]):
+        order = sorted(range(len(images[split])), key=images[split].__getitem__)
+        found = [images[split][row] for row in order]
+        for (first, _), (second, _) in pairwise(found):
             if first == second:
-                raise DataError(f"{path}: {first} is there twice: keep one of the two")
-        labels = [label_of[name.split("/")[1]] for name in names[split]]
+                raise DataError(f"{source.path}: {first} is there twice: keep one of the two")
+        names[split] = [
+            f"{split}/{i:05d}" if contents.numbered else name for i, (name, _) in enumerate(found)
+        ]
+        labels = [label_of[key] for _, key in found]
         with atomic_file(folder / f"{split}.npy") as file:
-            np.save(file, np.array([rows, labels], dtype=np.int64))
+            np.save(file, np.array([order, labels], dtype=np.int64))
     train, test = (
         _open_split(folder, split, shape, len(classes), tuple(names[split])) for split in SPLITS
     )
-    content = digest(tuple(classes), train, test)
+    meta = {"name": contents.name, "shape": shape, "classes": classes}
     write_json(folder / "names.json", names)
-    write_json(folder / "meta.json", {"shape": shape, "classes": classes, "digest": content})
+    write_json(folder / "meta.json", meta | {"digest": digest(classes, train, test)})
+    return contents.hashes
 
 
 def _write_pixels(
-    path: Path, folder: Path, progress: Progress | None
-) -> tuple[dict[str, list[str]], tuple[int, ...]]:
-    """Decode into `train.u8` and `test.u8`; the names as they came, and an image's shape."""
-    names: dict[str, list[str]] = {split: [] for split in SPLITS}
+    source: Source, folder: Path, progress: Progress | None
+) -> tuple[dict[str, list[tuple[str, str | int]]], tuple[int, ...], Contents]:
+    """Write `train.u8` and `test.u8`; names and labels as they came, an image's shape, the rest."""
+    images: dict[str, list[tuple[str, str | int]]] = {split: [] for split in SPLITS}
+    contents = Contents({})
     bad: list[str] = []
     shape: tuple[int, ...] = ()
     count = 0
@@ -217,14 +222,17 @@ def _write_pixels(
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         out = {split: stack.enter_context(open(folder / f"{split}.u8", "wb")) for split in SPLITS}
-        images = stack.enter_context(closing(decode.decoded(path)))
-        for count, (member, pixels) in enumerate(images, start=1):
-            if isinstance(pixels, str):
-                bad.append(f"{member.name} ({pixels})")
+        for image in stack.enter_context(closing(source.read())):
+            if isinstance(image, Contents):
+                contents = image
+                continue
+            count += 1
+            if isinstance(image.pixels, str):
+                bad.append(f"{image.name} ({image.pixels})")
             else:
-                out[member.split].write(pixels.data)
-                names[member.split].append(member.name)
-                shape = pixels.shape
+                out[image.split].write(image.pixels.data)
+                images[image.split].append((image.name, image.label))
+                shape = image.pixels.shape
             if progress and count % PROGRESS_EVERY == 0:
                 progress(count)
         for file in out.values():
@@ -232,8 +240,9 @@ def _write_pixels(
             os.fsync(file.fileno())
     if bad:
         raise DataError(
-            f"{path}: {len(bad)} of {count} images can't be used: {few(bad)}: repair or remove them"
+            f"{source.path}: {len(bad)} of {count} images can't be used: {few(bad)}: "
+            "repair or remove them"
         )
     if progress and count % PROGRESS_EVERY:
         progress(count)
-    return names, shape
+    return images, shape, contents

@@ -10,10 +10,11 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from onecycle.data import source
 from onecycle.data.folder import Member, members
+from onecycle.data.source import Contents, Pixels, Reader
 from onecycle.errors import DataError, one_line
 
 PIXEL_LIMIT = 50_000_000  # of one image: more is taken for a decompression bomb
@@ -22,7 +23,16 @@ DEEP_MODES = ("I", "F")  # first letters of the modes that 8 bits can't hold
 TASK_IMAGES = 256  # at most, decoded by one task
 TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
 
-Pixels = NDArray[np.uint8]
+
+def images(path: Path) -> Reader:
+    """Every image at `path` in turn; classes in the order of their names. Raises as `decoded`."""
+    classes: set[str] = set()
+    with closing(decoded(path)) as found:
+        for member, pixels in found:
+            if member.split == "train":
+                classes.add(member.class_name)
+            yield source.Image(member.split, member.class_name, member.name, pixels)
+    yield Contents({name: name for name in sorted(classes)})
 
 
 def decoded(path: Path) -> Generator[tuple[Member, Pixels | str]]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onecycle.data.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
+from onecycle.data.source import SPLITS, File
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
 
-SPLITS = ("train", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
@@ -35,25 +35,15 @@ class Member:
     content: bytes
 
 
-@dataclass(frozen=True)
-class File:
-    """A file on disk that makes up a data set, and what tells whether it has changed."""
-
-    name: str
-    path: Path
-    size: int  # bytes
-    mtime_ns: int
-
-
 def files(path: Path) -> list[File]:
     """The archive at `path` itself, or a folder's images sorted by name.
 
     Raises DataError if `path` is missing, is neither, or is a folder without the layout.
     """
-    if _is_archive(path):
+    if is_archive(path):
         with disk_errors(path, "read"):
             status = path.stat()
-        return [File(path.name, path, status.st_size, status.st_mtime_ns)]
+        return [File("", path, status.st_size, status.st_mtime_ns)]
     found = sorted(_walk(path), key=lambda file: file.name)
     _check_layout(path, {tuple(file.name.split("/")[:2]) for file in found})
     return found
@@ -65,7 +55,7 @@ def members(path: Path) -> Generator[Member]:
     Raises DataError if `path` is missing, damaged, hostile or without the layout, the last only
     at the end of an archive.
     """
-    if not _is_archive(path):
+    if not is_archive(path):
         for file in files(path):
             with disk_errors(file.path, "read"):
                 content = file.path.read_bytes()
@@ -92,7 +82,8 @@ def few(items: Iterable[str], limit: int = 5) -> str:
     return ", ".join(listed[:limit]) + more
 
 
-def _is_archive(path: Path) -> bool:
+def is_archive(path: Path) -> bool:
+    """Whether `path` is an archive, not a folder. DataError if it is missing or neither."""
     with disk_errors(path, "read"):
         if not path.exists():
             raise DataError(f"{path} does not exist: give a folder or archive with {LAYOUT}")

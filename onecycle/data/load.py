@@ -1,43 +1,85 @@
 """One way in: the name of a data set, or a path, to a checked `Dataset`."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from onecycle.data import cache, digits
+from onecycle.data import cache, cifar, decode, digits, fetch, folder
 from onecycle.data.archive import ARCHIVE_SUFFIXES, has_archive_suffix
 from onecycle.data.dataset import Dataset, check
+from onecycle.data.source import Reader, Source
 from onecycle.errors import DataError, did_you_mean
 from onecycle.files import disk_errors
 
-NAMES = ("digits", "cifar10")
+CLASSES = {"cifar10": 10, "cifar100": 100, "cifar100-coarse": 20}
+NAMES = ("digits", *CLASSES)
 # Display names of data sets, by their digest.
 KNOWN = {
     "569f1674dda452c3e554db3b59583f921e9d4d5fe4c007a870c768b0cb690045": "CIFAR-10 (JPEG q75)",
 }
 
 
-def load(spec: str | Path, progress: Callable[[int], None] | None = None) -> Dataset:
-    """The data set `spec`: `digits`, `cifar10`, or the path of an image folder or archive.
+def load(
+    spec: str | Path,
+    progress: Callable[[int], None] | None = None,
+    downloading: fetch.Progress | None = None,
+) -> Dataset:
+    """The data set `spec`: one of `NAMES`, or the path of a folder or archive.
 
-    `cifar10` is looked for in `$ONECYCLE_DATA`, else in the cache. `progress` is called now and
-    then with the number of images decoded so far. Raises DataError, or DiskError for a cache that
-    can't be written.
+    A path holds images as `train/<class>/*` and `test/<class>/*`, or CIFAR-10 or CIFAR-100 as
+    published (with fine labels). `cifar10`, `cifar100` (fine labels) and `cifar100-coarse` are
+    looked for in `$ONECYCLE_DATA`, else in the cache, else downloaded into it. `progress` is
+    called now and then with the number of images read so far, `downloading` with the bytes that
+    are there and all bytes. Raises DataError, or DiskError for a cache that can't be written.
     """
     given = str(spec)
     if given == "digits":
         return check(digits.load())
-    path = _cifar10() if given == "cifar10" else _expanded(given)
+    path = _named(given, downloading) if given in CLASSES else _expanded(given)
     with disk_errors(path, "read"):
         if not path.exists():
             raise DataError(
                 f"{given}: no such file or folder, and not one of {', '.join(NAMES)}"
                 f"{did_you_mean(given, NAMES)}"
             )
-    dataset = cache.load(path, progress)
-    name = KNOWN.get(dataset.digest) or _stem(path)
-    return check(replace(dataset, name=name, source=str(path.resolve())))
+    coarse = given == "cifar100-coarse"
+    dataset = cache.load(source(path, "coarse" if coarse else "fine"), progress)
+    if len(dataset.classes) != CLASSES.get(given, len(dataset.classes)):
+        raise DataError(
+            f"{given}: {path} has {len(dataset.classes)} classes, not {CLASSES[given]}: "
+            "point ONECYCLE_DATA elsewhere, or pass --data PATH"
+        )
+    name = KNOWN.get(dataset.digest) or dataset.name or _stem(path)
+    # What `load` takes to give the same again: a path alone stands for fine labels.
+    return check(replace(dataset, name=name, source=given if coarse else str(path.resolve())))
+
+
+def source(path: Path, labels: str = "fine") -> Source:
+    """What is at `path`; CIFAR is recognised by its files, and anything else taken for images.
+
+    Raises DataError if there is no folder or archive, or a folder holds two CIFARs.
+    """
+    if folder.is_archive(path):
+        return Source(path, labels, partial(folder.files, path), partial(_packed, path, labels))
+    found = cifar.find(path)
+    if not found:
+        return Source(path, labels, partial(folder.files, path), partial(decode.images, path))
+    if len({form.data for form, _ in found}) > 1:
+        raise DataError(f"{path} holds {' and '.join(place.name for _, place in found)}: name one")
+    form, place = found[0]
+    files, read = (
+        partial(cifar.files, place, form, labels),
+        partial(cifar.read, place, form, labels),
+    )
+    return Source(place, labels, files, read)
+
+
+def _packed(path: Path, labels: str) -> Reader:
+    found = cifar.find_packed(path)
+    yield from cifar.read_packed(path, *found, labels) if found else decode.images(path)
 
 
 def _expanded(given: str) -> Path:
@@ -54,18 +96,33 @@ def _stem(path: Path) -> str:
     return name if path.is_dir() else name[: -max(lengths)]
 
 
-def _cifar10() -> Path:
-    """CIFAR-10 in `$ONECYCLE_DATA` (itself, or an entry named `cifar10*`), else in the cache."""
-    ways_out = "set ONECYCLE_DATA to its folder or archive, pass --data PATH, or try --data digits"
+def _named(name: str, downloading: fetch.Progress | None) -> Path:
+    """CIFAR in `$ONECYCLE_DATA`, else in the cache's downloads, else downloaded there."""
+    data = name.removesuffix("-coarse")
     given = os.environ.get("ONECYCLE_DATA")
-    folder = _expanded(given) if given else cache.cache_folder() / "downloads"
-    where = f"ONECYCLE_DATA={given}" if given else f"ONECYCLE_DATA is not set, and {folder}"
-    with disk_errors(folder, "read"):
-        if given and not folder.exists():
-            raise DataError(f"cifar10: ONECYCLE_DATA={given} does not exist: {ways_out}")
-        if folder.is_file() or all((folder / part).is_dir() for part in ("train", "test")):
-            return folder
-        for entry in sorted(folder.glob("cifar10*")):
-            if entry.is_dir() or has_archive_suffix(entry):
+    place = _expanded(given) if given else cache.cache_folder() / "downloads"
+    found = _inside(place, data)
+    if found:
+        return found
+    if not given:
+        return fetch.download(data, place, downloading)
+    problem = f"holds nothing named {data}*" if place.exists() else "does not exist"
+    raise DataError(
+        f"{name}: ONECYCLE_DATA={given} {problem}: set it to the folder or archive of {data}, "
+        "pass --data PATH, or try --data digits"
+    )
+
+
+def _inside(place: Path, data: str) -> Path | None:
+    """`place` itself if it is an archive or an image folder, else what is `data` inside it."""
+    with disk_errors(place, "read"):
+        if place.is_file() or all((place / part).is_dir() for part in ("train", "test")):
+            return place
+        for form, found in cifar.find(place):
+            if form.data == data:
+                return found
+        named = re.compile(data.replace("cifar", "cifar-?") + r"(?!\d)")
+        for entry in sorted(place.iterdir()) if place.is_dir() else []:
+            if named.match(entry.name) and (entry.is_dir() or has_archive_suffix(entry)):
                 return entry
-    raise DataError(f"cifar10: {where} holds nothing named cifar10*: {ways_out}")
+    return None

@@ -1,0 +1,468 @@
+"""CIFAR as published: the same data set from each form, and one line for what is damaged."""
+
+import hashlib
+import os
+import pickle
+import struct
+import tarfile
+import time
+import tracemalloc
+
+import cifar_files
+import numpy as np
+import pytest
+
+from onecycle.data import cache, cifar, cifar_form, unpickle
+from onecycle.data import load as load_module
+from onecycle.data.load import load
+from onecycle.errors import DataError, OnecycleError
+
+
+@pytest.fixture(autouse=True)
+def no_data_of_the_user(monkeypatch):
+    monkeypatch.delenv("ONECYCLE_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def ten():
+    """The python and the binary files of a small CIFAR-10."""
+    return cifar_files.cifar10()
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    """The python and the binary files of a small CIFAR-100."""
+    return cifar_files.cifar100()
+
+
+def same(one, other):
+    return (one.digest, one.classes) == (other.digest, other.classes) and all(
+        np.array_equal(a.images(), b.images())
+        and np.array_equal(a.labels, b.labels)
+        and a.names == b.names
+        for a, b in ((one.train, other.train), (one.test, other.test))
+    )
+
+
+def refused(path):
+    """What `load` says when it refuses `path`: one line, and nothing is left in the cache."""
+    with pytest.raises(DataError) as caught:
+        load(path)
+    images = cache.cache_folder() / "images"
+    assert not images.exists() or not any(images.iterdir())
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1 and str(path) in text
+    return text
+
+
+# Each form
+
+
+def test_the_files_of_the_tests_are_like_the_published_ones():
+    meta = {"num_cases_per_batch": 10000, "label_names": cifar_files.CIFAR10, "num_vis": 3072}
+    found = hashlib.md5(cifar_files.python2(meta)).hexdigest()
+    assert found == "5ff9c542aee3614f3951f8cda6e48888"  # as torchvision and others list them
+    found = hashlib.md5(cifar_files.cifar100()[0]["meta"]).hexdigest()
+    assert found == "7973b15100ade9c7d40fb424638fde48"
+
+
+def test_pixels_labels_and_order_are_those_of_the_batches(tmp_path, ten):
+    path = cifar_files.write_folder(tmp_path / "cifar-10-batches-py", ten[0])
+    data = load(path)
+    assert data.classes == tuple(cifar_files.CIFAR10)
+    assert (data.name, data.source) == ("cifar-10-batches-py", str(path.resolve()))
+    batches = [pickle.loads(ten[0][name], encoding="latin1") for name in cifar_files.BATCHES]
+    pixels = np.vstack([batch["data"] for batch in batches])
+    channels_first = data.train.images().transpose(0, 3, 1, 2)
+    assert np.array_equal(channels_first.reshape(-1, 3072), pixels)
+    assert data.train.labels.tolist() == [label for batch in batches for label in batch["labels"]]
+    assert data.train.names == tuple(f"train/{i:05d}" for i in range(20))
+    assert data.test.names == tuple(f"test/{i:05d}" for i in range(10))
+
+
+def test_each_form_of_cifar10_gives_the_same(tmp_path, ten):
+    reference = load(cifar_files.write_folder(tmp_path / "x" / "any-name", ten[0]))
+    for folder, files in zip(("cifar-10-batches-py", "cifar-10-batches-bin"), ten, strict=True):
+        clutter = files | {"readme.html": b"<p>", "._data_batch_1": b"x", "more.txt": b""}
+        cifar_files.write_folder(tmp_path / "parents" / folder, clutter)
+        assert same(load(tmp_path / "parents" / folder), reference)
+        assert same(load(tmp_path / "parents"), reference)  # python's, where both are
+        mixed = dict(sorted(clutter.items(), key=lambda item: item[0][::-1]))
+        for suffix in ("tar", "tar.gz", "zip"):
+            for i, inside in enumerate((folder, f"./{folder}", "", "some/where")):
+                path = tmp_path / f"{folder}-{i}.{suffix}"
+                data = load(cifar_files.write_archive(path, mixed, inside))
+                assert same(data, reference) and data.name == f"{folder}-{i}"
+
+
+@pytest.mark.parametrize("labels", ["fine", "coarse"])
+def test_each_form_of_cifar100_gives_the_same(tmp_path, monkeypatch, hundred, labels):
+    spec = "cifar100" if labels == "fine" else "cifar100-coarse"
+    found = []
+    for folder, files in zip(("cifar-100-python", "cifar-100-binary"), hundred, strict=True):
+        for path in (
+            cifar_files.write_folder(tmp_path / folder, files),
+            cifar_files.write_archive(tmp_path / f"{folder}.tar.gz", files, folder),
+        ):
+            monkeypatch.setenv("ONECYCLE_DATA", str(path))
+            found.append(load(spec))
+            assert found[-1].source == (spec if labels == "coarse" else str(path.resolve()))
+            assert same(load(found[-1].source), found[-1])
+    assert all(same(data, found[0]) for data in found)
+    names = cifar_files.FINE if labels == "fine" else cifar_files.COARSE
+    assert found[0].classes == tuple(names)
+    batch = pickle.loads(hundred[0]["train"], encoding="latin1")
+    assert found[0].train.labels.tolist() == batch[f"{labels}_labels"]
+
+
+@pytest.mark.parametrize("write", [*map(cifar_files.python3, (2, 3, 4))], ids=["2", "3", "4"])
+def test_batches_that_todays_python_wrote(tmp_path, ten, write):
+    reference = load(cifar_files.write_folder(tmp_path / "one", ten[0]))
+    assert same(
+        load(cifar_files.write_folder(tmp_path / "two", cifar_files.cifar10(4, write)[0])),
+        reference,
+    )
+
+
+def test_columns_first(tmp_path, ten):
+    batch = pickle.loads(ten[0]["test_batch"], encoding="latin1")
+    batch["data"] = np.asfortranarray(batch["data"])
+    changed = ten[0] | {"test_batch": cifar_files.python2(batch)}
+    assert changed["test_batch"] != ten[0]["test_batch"]
+    reference = load(cifar_files.write_folder(tmp_path / "one", ten[0]))
+    assert same(load(cifar_files.write_folder(tmp_path / "two", changed)), reference)
+
+
+def test_classes_keep_the_order_of_their_file(tmp_path, ten):
+    reverse = cifar_files.CIFAR10[::-1]
+    for i, (name, content) in enumerate(
+        (
+            ("batches.meta", cifar_files.python2({"label_names": reverse})),
+            ("batches.meta.txt", "\r\n".join(reverse).encode()),
+        )
+    ):
+        data = load(cifar_files.write_folder(tmp_path / name, ten[i] | {name: content}))
+        assert data.classes == tuple(reverse)
+
+
+# The cache and the names
+
+
+def test_reads_once(tmp_path, monkeypatch, ten):
+    paths = [
+        cifar_files.write_folder(tmp_path / "folder", ten[0]),
+        cifar_files.write_archive(tmp_path / "packed.tar.gz", ten[0], "x"),
+    ]
+    first = [load(path) for path in paths]
+    assert isinstance(first[0].train.pixels, np.memmap)
+    for module, name in ((cache, "sha256_file"), (cifar, "find_packed"), (cifar, "batch")):
+        monkeypatch.setattr(module, name, None)
+    assert all(same(load(path), data) for path, data in zip(paths, first, strict=True))
+
+
+def test_only_the_published_archive_has_the_name(tmp_path, monkeypatch, ten, hundred):
+    path = cifar_files.write_archive(tmp_path / "a.tar.gz", ten[0], "cifar-10-batches-py")
+    assert load(path).name == "a"
+    for files, spec, name in (
+        (ten, "cifar10", "CIFAR-10"),
+        (hundred, "cifar100", "CIFAR-100"),
+        (hundred, "cifar100-coarse", "CIFAR-100 (coarse)"),
+    ):
+        path = cifar_files.write_archive(tmp_path / f"{spec}.tar", files[1], "b")
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(cifar.NAMES, md5, name.split()[0])
+        monkeypatch.setenv("ONECYCLE_DATA", str(path))
+        assert load(spec).name == name
+        assert load(path.rename(tmp_path / f"other-{spec}.tar")).name == name.split()[0]
+
+
+def test_found_by_name_beside_others(tmp_path, monkeypatch, ten, hundred):
+    monkeypatch.setenv("ONECYCLE_DATA", str(tmp_path / "data"))
+    cifar_files.write_folder(tmp_path / "data" / "cifar-100-python", hundred[0])
+    with pytest.raises(DataError, match=r"holds nothing named cifar10\*"):
+        load("cifar10")
+    cifar_files.write_folder(tmp_path / "data" / "cifar-10-batches-bin", ten[1])
+    assert [len(load(name).classes) for name in load_module.CLASSES] == [10, 100, 20]
+    with pytest.raises(
+        DataError, match="holds cifar-10-batches-bin and cifar-100-python: name one"
+    ):
+        load(tmp_path / "data")
+    monkeypatch.setenv("ONECYCLE_DATA", str(tmp_path / "data" / "cifar-10-batches-bin"))
+    with pytest.raises(DataError, match=r"holds nothing named cifar100\*"):
+        load("cifar100")
+    path = cifar_files.write_archive(tmp_path / "data" / "ten.tar", ten[1])
+    monkeypatch.setenv("ONECYCLE_DATA", str(path))
+    with pytest.raises(DataError, match=r"cifar100: .*ten.tar has 10 classes, not 100"):
+        load("cifar100")
+    monkeypatch.delenv("ONECYCLE_DATA")
+    downloads = cache.cache_folder() / "downloads"
+    downloads.mkdir(parents=True)
+    for name, files in (("cifar-10-python.tar.gz", ten), ("cifar-100-python.tar.gz", hundred)):
+        cifar_files.write_archive(downloads / name, files[0], "x")
+    assert [len(load(name).classes) for name in load_module.CLASSES] == [10, 100, 20]
+
+
+def test_what_was_read_is_what_was_hashed(tmp_path, monkeypatch, ten):
+    other = cifar_files.cifar10(4)[0]["data_batch_1"].replace(b"picture", b"another")
+    real = cache.sha256_file
+
+    def swapped_after(path):
+        digest, times = real(path), path.stat()
+        changed = {
+            "data_batch_1": other,
+            "a.tar": path.read_bytes().replace(b"picture", b"another"),
+        }
+        if path.name in changed:
+            path.write_bytes(changed[path.name])
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            assert path.stat().st_size == times.st_size
+        return digest
+
+    monkeypatch.setattr(cache, "sha256_file", swapped_after)
+    assert "changed while it was read" in refused(cifar_files.write_folder(tmp_path / "a", ten[0]))
+    path = cifar_files.write_archive(tmp_path / "a.tar", ten[0])
+    assert "changed while it was read" in refused(path)
+
+
+# Hostile files
+
+
+class Calls:
+    """Pickles to a call of `function` with `arguments`."""
+
+    def __init__(self, function, *arguments):
+        self._call = function, arguments
+
+    def __reduce__(self):
+        return self._call
+
+
+def gadgets(file):
+    """Pickles of which each would make `file` if it were loaded."""
+    command = f"touch {file}"
+    code = f"open({str(file)!r}, 'w')"
+    batch = pickle.loads(cifar_files.cifar10()[0]["test_batch"], encoding="latin1")
+    return {
+        "system": pickle.dumps(Calls(os.system, command), 2),
+        "old system": b"cos\nsystem\n(S'" + command.encode() + b"'\ntR.",
+        "eval": pickle.dumps(Calls(eval, code), 4),
+        "nested": pickle.dumps(batch | {"data": [Calls(exec, code)]}, 2),
+        "as a key": pickle.dumps(batch | {"labels": {"data": {1: Calls(os.system, command)}}}, 4),
+        "instance": b"(S'" + command.encode() + b"'\nios\nsystem\n.",
+        "object": b"(cos\nsystem\nS'" + command.encode() + b"'\no.",
+        # numpy's own ways to run something, and a path through an allowed name
+        "numpy": pickle.dumps(Calls(np.testing.runstring, code, {}), 2),
+        "dotted": b"\x80\x04\x8c\x05numpy\x8c\x1andarray.__class__.__base__\x93.",
+        "getattr": b"cbuiltins\ngetattr\n(cnumpy\nndarray\nS'__class__'\ntR.",
+        "called array": b"cnumpy\nndarray\n(K\x01tR.",
+        "other type": b"cnumpy\ndtype\n(S'O8'\ntR.",
+        "new object": b"\x80\x02cnumpy\nndarray\n)\x81.",
+        "persistent": b"Pos.system\n.",
+    }
+
+
+def test_gadgets_are_inert(tmp_path, ten):
+    made = tmp_path / "made"
+    payloads = gadgets(made)
+    os_system = payloads["old system"]
+    pickle.loads(os_system)
+    assert made.exists(), "these payloads do work"
+    made.unlink()
+    for i, payload in enumerate(payloads.values()):
+        for name in ("batches.meta", "data_batch_3", "test_batch"):
+            for path in (
+                cifar_files.write_folder(tmp_path / f"{i}-{name}", ten[0] | {name: payload}),
+                cifar_files.write_archive(tmp_path / f"{i}-{name}.tar", ten[0] | {name: payload}),
+            ):
+                text = refused(path)
+                assert f"{name} can't be used (" in text
+        with pytest.raises(Exception, match=r".") as caught:
+            unpickle.read(payload)
+        assert isinstance(caught.value, ValueError), payload
+    assert not made.exists()
+    with pytest.raises(ValueError, match=r"it asks for 'posix.system', which no batch needs"):
+        unpickle.read(payloads["system"])
+
+
+def batch_with(array, labels=b"](K\x00K\x00e"):
+    """A pickled batch with these pieces of pickle in it."""
+    return b"\x80\x02}(U\x04data" + array + b"U\x06labels" + labels + b"u."
+
+
+def array_of(shape, content=b""):
+    byte = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNK\x00K\x00K\x00tb"
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    length = struct.pack("<i", len(content))
+    return empty + b"(K\x01" + shape + byte + b"\x89T" + length + content + b"tb"
+
+
+def test_pickles_that_fill_memory_or_time(tmp_path, ten):
+    huge = struct.pack("<i", 2**31 - 1)
+    sound = batch_with(array_of(b"K\x02M\x00\x0c\x86", bytes(6144)))
+    form = cifar_form.FORMS[0]
+    assert cifar_form.batch(form, form.chosen("fine"), sound)[0].shape == (2, 3072)
+    bombs = {
+        "memo": b"\x80\x02N" + b"r\xff\xff\xff\xff" + b".",
+        "shape": batch_with(array_of(b"J" + huge + b"J" + huge + b"\x86")),
+        "negative": batch_with(array_of(b"J\xff\xff\xff\xffM\x00\x0c\x86", bytes(6144))),
+        "many": b"\x80\x02(" + b"]" * 8_000_000 + b"l.",
+        "promised": b"\x80\x02T" + huge + b"x.",
+        "framed": b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.",
+        # A key whose hash takes 2**60 steps.
+        "tuples": b"\x80\x02}K\x01"
+        + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
+        + b"K\x01s.",
+        "digits": b"I" + b"9" * 10_000_000 + b"\n.",
+    }
+    for name, bomb in bombs.items():
+        path = cifar_files.write_folder(tmp_path / name, ten[0] | {"data_batch_1": bomb})
+        start = time.perf_counter()
+        tracemalloc.start()
+        text = refused(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "data_batch_1 can't be used" in text
+        assert peak < 200 * 2**20, name
+        assert time.perf_counter() - start < 60, name
+
+
+def test_archives_that_lead_outside_or_are_too_large(tmp_path, ten):
+    links = tmp_path / "links.tar"
+    with tarfile.open(links, "w") as archive:
+        for name in ten[0]:
+            for prefix, kind in (
+                ("a", tarfile.SYMTYPE),
+                ("b", tarfile.LNKTYPE),
+                ("c", tarfile.CHRTYPE),
+            ):
+                info = tarfile.TarInfo(f"{prefix}/{name}")
+                info.type, info.linkname = kind, "/etc/passwd"
+                archive.addfile(info)
+    assert "no train/<class>/ images found" in refused(links)
+    for inside in ("..", "a/../..", "/tmp"):
+        path = cifar_files.write_archive(tmp_path / "out.tar", ten[0], inside)
+        before = set(tmp_path.rglob("*"))
+        assert "no train/<class>/ images found" in refused(path)
+        assert {p for p in tmp_path.rglob("*") if "cache" not in p.parts} <= before
+    for name, limit in (("data_batch_1", 32_000_000), ("batches.meta", 2**20)):
+        path = tmp_path / f"{name}.tar"
+        with tarfile.open(cifar_files.write_archive(path, ten[0]), "a") as archive:
+            info = tarfile.TarInfo(name)
+            info.size = 10 * 2**30
+            archive.fileobj.write(info.tobuf())
+        assert "is there twice" in refused(path)
+        files = {n: c for n, c in ten[0].items() if n != name} | {name: bytes(limit + 1)}
+        expected = f"{name} has {limit + 1:,} bytes, over the limit of {limit:,}"
+        assert expected in refused(cifar_files.write_archive(tmp_path / "b.tar.gz", files))
+        assert expected in refused(cifar_files.write_folder(tmp_path / f"f-{name}", files))
+
+
+# Damaged files
+
+
+def changed(files, name, **parts):
+    """`files` with parts of one python batch replaced; None takes a part out."""
+    batch = pickle.loads(files[name], encoding="latin1") | parts
+    batch = {key: part for key, part in batch.items() if part is not None}
+    return files | {name: cifar_files.python3(4)(batch)}
+
+
+def zeros(*shape, dtype=np.uint8):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "said"),
+    [
+        ("data_batch_2", {"data": None}, "data_batch_2 can't be used (it has no 'data')"),
+        ("data_batch_2", {"labels": None}, "it has no 'labels'"),
+        ("data_batch_2", {"data": zeros(4, 3071)}, "pixels of shape (4, 3071) for 4 labels"),
+        ("data_batch_2", {"data": zeros(3, 3072)}, "pixels of shape (3, 3072) for 4 labels"),
+        ("data_batch_2", {"data": zeros(4, 3, 32, 32)}, "pixels of shape (4, 3, 32, 32)"),
+        ("data_batch_2", {"data": zeros(4, 3072, dtype=np.float32)}, "not of type uint8"),
+        ("data_batch_2", {"data": zeros(4, 3072, dtype=object)}, "not of type uint8"),
+        ("data_batch_2", {"data": [[0] * 3072] * 4}, "the pixels are no array"),
+        ("data_batch_2", {"data": zeros(0, 3072), "labels": []}, "0 images, not 1 to 10,000"),
+        ("data_batch_2", {"labels": [0, 1, 2, 10]}, "labels from 0 to 10 for 10 classes"),
+        ("data_batch_2", {"labels": [0, 1, 2, -1]}, "labels from -1 to 2"),
+        ("data_batch_2", {"labels": [0, 1, 2, 2**70]}, "data_batch_2 can't be used"),
+        ("data_batch_2", {"labels": [0, 1, 2, True]}, "no list of whole numbers"),
+        ("data_batch_2", {"labels": [0, 1, 2, "3"]}, "no list of whole numbers"),
+        ("data_batch_2", {"labels": 4}, "no list of whole numbers"),
+        ("data_batch_2", {"labels": [0, 1, 2]}, "for 3 labels"),
+        ("batches.meta", {"label_names": None}, "it has no 'label_names'"),
+        ("batches.meta", {"label_names": list("abc")}, "3 different class names, not 10"),
+        ("batches.meta", {"label_names": ["a"] * 10}, "1 different class names, not 10"),
+        ("batches.meta", {"label_names": [*"abcdefghi", 7]}, "no list of texts"),
+        ("batches.meta", {"label_names": [*"abcdefghi", "x\ny"]}, "empty or unprintable"),
+        ("batches.meta", {"label_names": [*"abcdefghi", ""]}, "empty or unprintable"),
+        ("batches.meta", {"label_names": "abcdefghij"}, "no list of texts"),
+    ],
+)
+def test_python_files_with_wrong_content(tmp_path, ten, name, parts, said):
+    path = cifar_files.write_folder(tmp_path / "a", changed(ten[0], name, **parts))
+    assert said in refused(path)
+
+
+def test_binary_files_with_wrong_content(tmp_path, ten, hundred):
+    batch, names = ten[1]["data_batch_2.bin"], "batches.meta.txt"
+    for i, (name, content, said) in enumerate(
+        [
+            ("data_batch_2.bin", batch[:-1], "12,291 bytes are no multiple of the 3,073"),
+            ("data_batch_2.bin", b"", "0 images, not 1 to 10,000"),
+            ("data_batch_2.bin", b"\x0a" + batch[1:], "to 10 for 10 classes"),
+            ("data_batch_2.bin", batch[:3073] * 10_001, "10,001 images, not 1 to 10,000"),
+            (names, b"cat\ndog\n", "2 different class names, not 10"),
+            (names, ten[1][names].replace(b"cat", b"c\x00t"), "empty or unprintable"),
+            (names, ten[1][names].replace(b"cat", b"\xff"), "can't decode byte 0xff"),
+        ]
+    ):
+        path = cifar_files.write_folder(tmp_path / str(i), ten[1] | {name: content})
+        assert said in refused(path)
+    wrong = hundred[1] | {"test.bin": b"\x00\x64" + hundred[1]["test.bin"][2:]}
+    assert "to 100 for 100 classes" in refused(cifar_files.write_folder(tmp_path / "h", wrong))
+
+
+def test_missing_files_are_named(tmp_path, ten, hundred):
+    for i, (files, name) in enumerate(
+        [(f, n) for f in (*ten, hundred[0]) for n in f] + [(hundred[1], "fine_label_names.txt")]
+    ):
+        less = {other: content for other, content in files.items() if other != name}
+        for path in (
+            cifar_files.write_folder(tmp_path / f"{i}", less),
+            cifar_files.write_archive(tmp_path / f"{i}.tar", less),
+        ):
+            assert f"{name} missing: get the original cifar-10" in refused(path)
+
+
+def test_links_and_pipes_in_place_of_batches(tmp_path, ten):
+    path = cifar_files.write_folder(tmp_path / "a", ten[0])
+    (path / "data_batch_1").rename(tmp_path / "kept-elsewhere")
+    (path / "data_batch_1").symlink_to(tmp_path / "kept-elsewhere")
+    assert len(load(path).train) == 20
+    (path / "test_batch").unlink()
+    os.mkfifo(path / "test_batch")
+    with pytest.raises(DataError, match="test_batch missing"):
+        load(path)
+
+
+@pytest.mark.parametrize("form", cifar_form.FORMS, ids=lambda form: form.folder)
+def test_fuzz(form):
+    assert 0 < cifar_files.fuzz(form, 76) < 76
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
+def test_fuzz_of_whole_archives(tmp_path, ten, suffix):
+    content = cifar_files.write_archive(tmp_path / f"a.{suffix}", ten[0], "x").read_bytes()
+    path, draw = tmp_path / f"b.{suffix}", np.random.default_rng(0)
+    outcomes = set()
+    for damaged in cifar_files.mutations(content, draw, 60):
+        path.write_bytes(damaged)
+        try:
+            for _ in load_module.source(path).read():
+                pass
+            outcomes.add("taken")
+        except OnecycleError as error:
+            assert len(str(error).splitlines()) == 1
+            outcomes.add("refused")
+    assert "refused" in outcomes
