@@ -39,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         if length is not False:
             self.send_header("Content-Length", str(length or len(content)))
+        # Said, because a client that hopes to go on with this connection meets its end.
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
         self.wfile.flush()
@@ -72,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(CONTENT[:PIECE])
 
     def truncated_silently(self):
-        self.send(CONTENT[:PIECE], length=False, Connection="close")
+        self.send(CONTENT[:PIECE], length=False)
 
     def corrupt(self):
         start = self.start()
@@ -82,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(bytes(PIECE), length=len(CONTENT))
 
     def too_long(self):
-        self.send(CONTENT + b"more", length=False, Connection="close")
+        self.send(CONTENT + b"more", length=False)
 
     def wrong_range(self):
         self.send(CONTENT[: len(CONTENT) - self.start()], 206, Content_Range="bytes 0-7/8")
