@@ -28,12 +28,6 @@ class DivergedError(OnecycleError):
     exit_code = 4
 
 
-class MissingExtraError(OnecycleError):
-    """An optional dependency is not installed."""
-
-    exit_code = 5
-
-
 class DiskError(OnecycleError):
     """A file or folder can't be read or written."""
 

@@ -9,8 +9,6 @@ from onecycle.errors import RecipeError
 from onecycle.recipe.schema import AdamSpec, GroupSpec, Recipe, SgdSpec
 from onecycle.training.schedule import Timetable
 
-Settings = dict[str, object]
-
 
 def make(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
     """The optimizers that the recipe's groups name, in the order in which they first appear.
