@@ -1,7 +1,9 @@
 """What can go wrong for a user, each kind with the exit code that the command line ends with."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class OnecycleError(Exception):
@@ -28,6 +30,12 @@ class DivergedError(OnecycleError):
     exit_code = 4
 
 
+class MissingExtraError(OnecycleError):
+    """An optional library is not installed."""
+
+    exit_code = 5
+
+
 class DiskError(OnecycleError):
     """A file or folder can't be read or written."""
 
@@ -46,6 +54,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def need(module: str, extra: str, purpose: str) -> ModuleType:
+    """The optional library `module`; MissingExtraError with the line that installs it if not there.
+
+    `extra` is the package's extra that holds it, `purpose` what was asked for.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{purpose} needs {module}: pip install 'onecycle[{extra}]'"
+        ) from error
 
 
 def one_line(error: Exception) -> str:

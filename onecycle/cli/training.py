@@ -1,21 +1,11 @@
-"""The command line: parse, call the API, print. torch is imported only when a verb needs it."""
+"""`onecycle train`."""
 
 import inspect
 import json
-import sys
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
-
-from onecycle.errors import OnecycleError, RecipeError
-
-app = App(
-    name="onecycle",
-    help="Train a small image classifier in one cycle, on the machine you have.",
-    version_flags=["--version"],
-    help_format="plaintext",
-)
-Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
+from onecycle.cli.app import Json, Quiet, Set, app
+from onecycle.errors import RecipeError
 
 
 @app.command
@@ -32,8 +22,8 @@ def train(
     threads: int | None = None,
     out: str | None = None,
     resume: str | None = None,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
-    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: Quiet = False,
+    json_: Json = False,
 ) -> None:
     """Train a recipe on data; the run folder holds all there is to know about it.
 
@@ -93,25 +83,6 @@ def train(
     _print_run(run.summary, as_json=json_)
 
 
-@app.command
-def recipes(name: str | None = None, /) -> None:
-    """List the recipes, or show one of them whole.
-
-    Parameters
-    ----------
-    name:
-        The recipe to show as TOML; also a file, or a run's recipe.json.
-    """
-    from onecycle.recipe import book
-
-    if name is not None:
-        print(f"# digest {book.find(name).digest()}")
-        print(book.text(name), end="")
-        return
-    for listed in (book.find(each) for each in book.names()):
-        print(f"{listed.name:<12} {listed.about}")
-
-
 def _only_resume(options: dict[str, Any]) -> None:
     """RecipeError if anything that a run has already is given beside --resume."""
     defaults = inspect.signature(train).parameters
@@ -119,26 +90,6 @@ def _only_resume(options: dict[str, Any]) -> None:
         if name not in ("resume", "quiet", "json_") and value != defaults[name].default:
             option = name.strip("_").replace("_", "-")
             raise RecipeError(f"--resume takes everything from the run: leave out --{option}")
-
-
-def main() -> None:
-    """Run the command line and exit with the code that the outcome has."""
-    try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
-    except OnecycleError as error:
-        _stop(str(error), error.exit_code)
-    except CycloptsError as error:
-        _stop(
-            f"{' '.join(str(error).split())} (onecycle --help lists what there is)",
-            RecipeError.exit_code,
-        )
-    except KeyboardInterrupt:
-        _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
-
-
-def _stop(message: str, code: int) -> None:
-    print(f"onecycle: {message}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def _print_run(summary: dict[str, Any], *, as_json: bool) -> None:
@@ -157,7 +108,3 @@ def _print_run(summary: dict[str, Any], *, as_json: bool) -> None:
     print(f"seconds         {summary['seconds']:.0f}  (training {summary['train_seconds']:.0f})")
     if summary["data"] == "digits":
         print("next, CIFAR-10: ./run.sh --data cifar10  (or 'onecycle train --data cifar10')")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,21 +1,15 @@
-"""The verbs as Python functions, and the Run that they return."""
+"""Training as a Python function: a new run, or an interrupted one that goes on."""
 
 import platform
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from onecycle import files, machine, progress
+from onecycle.api.handle import Run
+from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.data.dataset import Dataset
 from onecycle.data.load import load as load_data
 from onecycle.errors import DataError, RecipeError
-from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.report import plots
 from onecycle.run import estimate, record
@@ -27,48 +21,12 @@ from onecycle.training.loop import check_sizes
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished or unfinished run: its folder, read when asked."""
-
-    path: Path
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        """The result: accuracies as fractions, seconds, recipe, data, machine."""
-        summary: dict[str, Any] = files.read_json(self.path / record.SUMMARY)
-        return summary
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """What was done."""
-        return book.find(str(self.path / record.RECIPE))
-
-    @property
-    def metrics(self) -> list[dict[str, float]]:
-        """A row an epoch."""
-        return record.read_metrics(self.path)
-
-    @property
-    def test_accuracy(self) -> float:
-        """Top-1 accuracy of the final weights on the test part, a fraction."""
-        return float(self.summary["test_accuracy"])
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """Test probabilities (N, classes) of the final weights, computed in fp32."""
-        path = self.path / record.PROBABILITIES
-        with files.disk_errors(path, "read"):
-            loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        return loaded
-
-
 def train(
     recipe: str | Recipe | None = None,
     data: str | Path = "digits",
     *,
     epochs: float | None = None,
-    settings: Mapping[str, Any] | Iterable[str] = (),
+    settings: Settings = (),
     seed: int = 0,
     val_fraction: float = 0.0,
     device: str = "auto",
@@ -88,10 +46,7 @@ def train(
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
-    chosen = (
-        recipe if isinstance(recipe, Recipe) else book.find(recipe or book.default_for(str(data)))
-    )
-    chosen = book.change(chosen, _assignments(settings), epochs)
+    chosen = choose_recipe(recipe, data, epochs, settings)
     show = progress.Show(quiet)
     where = machine.choose(device, precision, threads)
     dataset = load_data(data, show.decoded, show.downloaded)
@@ -149,25 +104,12 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
         lock.release()
 
 
-def recipes() -> list[Recipe]:
-    """The recipes of the catalogue."""
-    return [book.find(name) for name in book.names()]
-
-
 def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     with show:
         for event in conduct(job, checkpoint):
             show.event(event)
     plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
     return Run(job.folder)
-
-
-def _assignments(settings: Mapping[str, Any] | Iterable[str]) -> list[str]:
-    if isinstance(settings, Mapping):
-        return [
-            f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in settings.items()
-        ]
-    return list(settings)
 
 
 def _describe(job: Job, val_fraction: float) -> None:

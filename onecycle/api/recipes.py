@@ -1,0 +1,36 @@
+"""Recipes as Python functions: those there are, and the one that a verb is asked for."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from onecycle.recipe import book
+from onecycle.recipe.schema import Recipe
+
+Settings = Mapping[str, Any] | Iterable[str]
+
+
+def recipes() -> list[Recipe]:
+    """The recipes of the catalogue."""
+    return [book.find(name) for name in book.names()]
+
+
+def choose_recipe(
+    recipe: str | Recipe | None, data: str | Path, epochs: float | None, settings: Settings
+) -> Recipe:
+    """`recipe`, or the one that the catalogue names for `data`, changed by dotted key.
+
+    `settings` is a mapping, or `key=value` texts; `epochs` keeps the peak at the same fraction.
+    Raises RecipeError.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = book.find(recipe or book.default_for(str(data)))
+    return book.change(recipe, _assignments(settings), epochs)
+
+
+def _assignments(settings: Settings) -> list[str]:
+    if isinstance(settings, Mapping):
+        return [
+            f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in settings.items()
+        ]
+    return list(settings)

@@ -1,0 +1,38 @@
+"""What every verb of the command line shares: the app, common options, and how it ends."""
+
+import sys
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from onecycle.errors import OnecycleError, RecipeError
+
+app = App(
+    name="onecycle",
+    help="Train a small image classifier in one cycle, on the machine you have.",
+    version_flags=["--version"],
+    help_format="plaintext",
+)
+Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+def main() -> None:
+    """Run the command line and exit with the code that the outcome has."""
+    try:
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
+    except OnecycleError as error:
+        _stop(str(error), error.exit_code)
+    except CycloptsError as error:
+        _stop(
+            f"{' '.join(str(error).split())} (onecycle --help lists what there is)",
+            RecipeError.exit_code,
+        )
+    except KeyboardInterrupt:
+        _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"onecycle: {message}", file=sys.stderr)
+    raise SystemExit(code)
