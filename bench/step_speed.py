@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onecycle import machine
-from onecycle.data.dataset import Dataset, Split
+from onecycle.datasets.dataset import Dataset, Split
 from onecycle.recipe import book
 from onecycle.training import state as states
 from onecycle.training.loop import fit

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from onecycle import files
-from onecycle.report import tables
+from onecycle.reporting import tables
 from onecycle.run.record import CURVES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onecycle.data import cifar
+from onecycle.datasets import cifar
 from onecycle.errors import OnecycleError
 
 TEN_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"

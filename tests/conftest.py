@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from onecycle.data import fetch
-from onecycle.data.dataset import Dataset, Split
+from onecycle.datasets import fetch
+from onecycle.datasets.dataset import Dataset, Split
 from onecycle.machine import Machine
 from onecycle.recipe import book
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from onecycle.data import augment
+from onecycle.datasets import augment
 from onecycle.recipe.schema import AugmentSpec
 
 FIELDS = ("order", "top", "left", "flip", "cut_top", "cut_left", "cut_side")

@@ -12,9 +12,9 @@ import cifar_files
 import numpy as np
 import pytest
 
-from onecycle.data import cache, cifar, cifar_form, unpickle
-from onecycle.data import load as load_module
-from onecycle.data.load import load
+from onecycle.datasets import cache, cifar, cifar_form, unpickle
+from onecycle.datasets import load as load_module
+from onecycle.datasets.load import load
 from onecycle.errors import DataError, OnecycleError
 
 

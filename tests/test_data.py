@@ -19,10 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from onecycle.data import cache, decode, folder
-from onecycle.data import load as load_module
-from onecycle.data.dataset import Dataset
-from onecycle.data.load import load
+from onecycle.datasets import cache, decode, folder
+from onecycle.datasets import load as load_module
+from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.load import load
 from onecycle.errors import DataError, DiskError, OnecycleError, RecipeError
 
 DIGITS_DIGEST = "f874cff156f5b47186525666ebcb862b707ba6a1e01b133a4f7d725ea1828bf8"

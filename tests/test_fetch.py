@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from onecycle.data import fetch
-from onecycle.data.cifar_form import Archive
-from onecycle.data.load import load
+from onecycle.datasets import fetch
+from onecycle.datasets.cifar_form import Archive
+from onecycle.datasets.load import load
 from onecycle.errors import DataError, DiskError
 from onecycle.progress import Show
 

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "onecycle"
 BASE = ["errors", "files", "machine"]
-WAY = ["recipe", "data", "model", "evaluate", "training", "run", "report", "use"]
+WAY = ["recipe", "datasets", "model", "evaluation", "training", "run", "reporting", "use"]
 RIGHTMOST = ["progress", "api", "cli", "__main__", "__init__"]
 RANK = {name: rank for rank, name in enumerate([*BASE, *WAY, *RIGHTMOST])}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -44,8 +44,14 @@ def test_a_wrong_import_would_be_noticed():
     assert RANK["run"] > RANK["model"]
 
 
+def test_no_folder_hides_a_verb():
+    verbs = "train find_lr evaluate gallery report predict export demo data recipes summary results"
+    for verb in [*verbs.split(), "ablate", "bench", "doctor"]:
+        assert not (PACKAGE / verb).is_dir() and not (PACKAGE / f"{verb}.py").exists()
+
+
 def test_reports_read_run_folders_without_model_or_loop():
-    for path in (PACKAGE / "report").glob("*.py"):
+    for path in (PACKAGE / "reporting").glob("*.py"):
         assert not {"model", "training"} & set(imported(ast.parse(path.read_text())))
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from onecycle import machine as machines
-from onecycle.data import augment
+from onecycle.datasets import augment
 from onecycle.errors import RecipeError
 from onecycle.files import sha256_bytes
 from onecycle.machine import Machine

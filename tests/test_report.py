@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from onecycle import progress
-from onecycle.report import plots, tables
+from onecycle.reporting import plots, tables
 from onecycle.run import conduct, estimate
 from onecycle.training.loop import Step
 

@@ -6,7 +6,7 @@ import pytest
 
 from onecycle import files
 from onecycle.recipe import book
-from onecycle.report import tables
+from onecycle.reporting import tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "results").glob("*.json"))

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 import onecycle
 from onecycle import files, machine
-from onecycle.data.load import load
+from onecycle.datasets.load import load
 from onecycle.errors import DivergedError, InterruptedRun, OnecycleError, RecipeError
-from onecycle.evaluate import metrics
-from onecycle.evaluate.predict import probabilities
+from onecycle.evaluation import metrics
+from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
 from onecycle.recipe import book
 from onecycle.run import checkpoint, record

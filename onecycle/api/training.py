@@ -7,11 +7,11 @@ from pathlib import Path
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.data.dataset import Dataset
-from onecycle.data.load import load as load_data
+from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.load import load as load_data
 from onecycle.errors import DataError, RecipeError
 from onecycle.recipe.schema import Recipe
-from onecycle.report import plots
+from onecycle.reporting import plots
 from onecycle.run import estimate, record
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from onecycle.data.dataset import Dataset
+from onecycle.datasets.dataset import Dataset
 from onecycle.model.davidnet import Davidnet
 from onecycle.recipe.schema import ModelSpec
 

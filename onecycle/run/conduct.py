@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from onecycle.errors import DivergedError, InterruptedRun
-from onecycle.evaluate import metrics
-from onecycle.evaluate.predict import probabilities
+from onecycle.evaluation import metrics
+from onecycle.evaluation.predict import probabilities
 from onecycle.run import finish, record
 from onecycle.run.checkpoint import Checkpoint, Saver
 from onecycle.run.job import Job

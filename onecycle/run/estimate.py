@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from onecycle.data.dataset import Dataset
+from onecycle.datasets.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.recipe.schema import Recipe
 from onecycle.training import state as states

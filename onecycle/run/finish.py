@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from onecycle import files
-from onecycle.evaluate import metrics
-from onecycle.evaluate.predict import probabilities
+from onecycle.evaluation import metrics
+from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import parameter_count
 from onecycle.run import record
 from onecycle.run.job import Job

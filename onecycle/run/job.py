@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from onecycle.data.dataset import Dataset
+from onecycle.datasets.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.recipe.schema import Recipe
 

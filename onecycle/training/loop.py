@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onecycle.data import augment
-from onecycle.data.dataset import Dataset
+from onecycle.datasets import augment
+from onecycle.datasets.dataset import Dataset
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.layers import group_sizes, norms

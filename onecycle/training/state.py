@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from onecycle.data.dataset import Dataset
+from onecycle.datasets.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.model.build import build
 from onecycle.recipe.schema import Recipe

@@ -21,7 +21,7 @@ def environment(tmp_path_factory):
 
 def load_seconds(environment):
     code = (
-        "import time; from onecycle.data.load import load; t = time.perf_counter(); "
+        "import time; from onecycle.datasets.load import load; t = time.perf_counter(); "
         "data = load('cifar10'); data.mean; "
         "print(time.perf_counter() - t, len(data.train), len(data.test))"
     )

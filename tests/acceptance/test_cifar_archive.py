@@ -12,14 +12,14 @@ import time
 import cifar_files
 import pytest
 
-from onecycle.data.cifar_form import FORMS
-from onecycle.data.load import load
+from onecycle.datasets.cifar_form import FORMS
+from onecycle.datasets.load import load
 
 MUTATIONS = 100_000
 TIMED_LOAD = """
 import json, re, sys, time
 from pathlib import Path
-from onecycle.data.load import load
+from onecycle.datasets.load import load
 start = time.perf_counter()
 data = load(sys.argv[1])
 result = {

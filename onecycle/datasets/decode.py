@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from onecycle.data import source
-from onecycle.data.folder import Member, members
-from onecycle.data.source import Contents, Pixels, Reader
+from onecycle.datasets import source
+from onecycle.datasets.folder import Member, members
+from onecycle.datasets.source import Contents, Pixels, Reader
 from onecycle.errors import DataError, one_line
 
 PIXEL_LIMIT = 50_000_000  # of one image: more is taken for a decompression bomb

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from onecycle.data.dataset import Split
+from onecycle.datasets.dataset import Split
 from onecycle.machine import Machine
 
 BATCH = {"cpu": 250}  # images at once; activations of more fall out of a CPU's cache

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.data import unpickle
-from onecycle.data.folder import UNPRINTABLE
+from onecycle.datasets import unpickle
+from onecycle.datasets.folder import UNPRINTABLE
 
 SIDE, CHANNELS = 32, 3
 IMAGE_BYTES = CHANNELS * SIDE * SIDE

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from onecycle.data.cifar_form import CIFAR10_PYTHON, CIFAR100_PYTHON, Archive
+from onecycle.datasets.cifar_form import CIFAR10_PYTHON, CIFAR100_PYTHON, Archive
 from onecycle.errors import DataError, one_line
 from onecycle.files import disk_errors, make_folder, sync_folder
 

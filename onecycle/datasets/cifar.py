@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onecycle.data.archive import damage, entries
-from onecycle.data.cifar_form import (
+from onecycle.datasets.archive import damage, entries
+from onecycle.datasets.cifar_form import (
     CHANNELS,
     FORMS,
     IMAGE_BYTES,
@@ -22,8 +22,8 @@ from onecycle.data.cifar_form import (
     batch,
     class_names,
 )
-from onecycle.data.folder import IMAGE_SUFFIXES, few
-from onecycle.data.source import SPLITS, Contents, File, Image, Reader
+from onecycle.datasets.folder import IMAGE_SUFFIXES, few
+from onecycle.datasets.source import SPLITS, Contents, File, Image, Reader
 from onecycle.errors import DataError, one_line
 from onecycle.files import disk_errors, sha256_bytes
 

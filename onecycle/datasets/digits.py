@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from onecycle.data.cache import digest
-from onecycle.data.dataset import Dataset, Split
+from onecycle.datasets.cache import digest
+from onecycle.datasets.dataset import Dataset, Split
 
 SIZE = 32  # pixels, to which the 8x8 originals are enlarged
 TEST_FRACTION = 0.2

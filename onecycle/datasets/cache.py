@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from onecycle.data.dataset import CHUNK, Dataset, Split
-from onecycle.data.folder import few
-from onecycle.data.source import SPLITS, Contents, File, Source
+from onecycle.datasets.dataset import CHUNK, Dataset, Split
+from onecycle.datasets.folder import few
+from onecycle.datasets.source import SPLITS, Contents, File, Source
 from onecycle.errors import DataError, DiskError
 from onecycle.files import (
     atomic_file,

@@ -12,8 +12,8 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onecycle.data.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
-from onecycle.data.source import SPLITS, File
+from onecycle.datasets.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
+from onecycle.datasets.source import SPLITS, File
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
 

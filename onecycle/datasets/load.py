@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from onecycle.data import cache, cifar, decode, digits, fetch, folder
-from onecycle.data.archive import ARCHIVE_SUFFIXES, has_archive_suffix
-from onecycle.data.dataset import Dataset, check
-from onecycle.data.source import Reader, Source
+from onecycle.datasets import cache, cifar, decode, digits, fetch, folder
+from onecycle.datasets.archive import ARCHIVE_SUFFIXES, has_archive_suffix
+from onecycle.datasets.dataset import Dataset, check
+from onecycle.datasets.source import Reader, Source
 from onecycle.errors import DataError, did_you_mean
 from onecycle.files import disk_errors
 
