@@ -46,7 +46,9 @@ def test_a_single_epoch_can_be_seen():
 def test_tables_are_sorted_and_in_per_cent():
     result = {
         "recipe": "b",
+        "recipe_digest": "0b",
         "data": "digits",
+        "data_digest": "0d",
         "seed": 0,
         "epochs": 12.0,
         "test_accuracy": 0.98765,
@@ -59,7 +61,23 @@ def test_tables_are_sorted_and_in_per_cent():
     }
     lines = tables.markdown([result, {**result, "recipe": "a"}]).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
-    assert "98.77" in lines[2] and "1,234" in lines[2] and "2 threads of a CPU, fp32" in lines[2]
+    assert (
+        "| 1 | 98.77 |" in lines[2]
+        and "1,234" in lines[2]
+        and "2 threads of a CPU, fp32" in lines[2]
+    )
+
+    seeds = tables.markdown([{**result, "seed": i, "test_accuracy": 0.9 + i / 100} for i in (0, 1)])
+    assert len(seeds.splitlines()) == 3 and "| 2 | 90.50 ± 6.35 |" in seeds
+
+
+def test_overlaid_curves_have_a_colour_a_name_and_a_line_a_run():
+    figure = plots.overlay([("a$1$", [rows("test"), rows("test")]), ("b", [rows("val")])])
+    accuracy = figure.axes[0]
+    colours = [line.get_color() for line in accuracy.lines]
+    assert len(colours) == 3 and colours[0] == colours[1] != colours[2]
+    assert [t.get_text() for t in accuracy.get_legend().get_texts()] == [r"a\$1\$", "b"]
+    assert list(accuracy.lines[2].get_ydata()) == pytest.approx([35, 45, 55])
 
 
 @pytest.mark.parametrize(

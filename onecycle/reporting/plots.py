@@ -11,6 +11,7 @@ from onecycle import files
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 TRAIN, JUDGED, RATE = "#0072B2", "#D55E00", "#009E73"
+PALETTE = (TRAIN, JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def curves(metrics: list[dict[str, float]]) -> Figure:
@@ -43,6 +44,39 @@ def curves(metrics: list[dict[str, float]]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure
+
+
+def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
+    """Judged accuracy and training loss by epoch of several runs, a colour for each name.
+
+    `named` holds a name and the `metrics.csv` rows of its runs: one, or several seeds.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy, loss = figure.subplots(1, 2)
+    for i, (name, runs) in enumerate(named):
+        colour = PALETTE[i % len(PALETTE)]
+        for j, rows in enumerate(runs):
+            part = "val" if "val_accuracy" in rows[0] else "test"
+            epochs = [row["epoch"] for row in rows]
+            # A name may hold a `$`, which matplotlib would take for mathematics.
+            label = plain(name) if j == 0 else None
+            style = {"color": colour, "linewidth": 1.6, "marker": "o" if len(rows) == 1 else ""}
+            accuracy.plot(epochs, [100 * r[f"{part}_accuracy"] for r in rows], label=label, **style)
+            loss.plot(epochs, [row["train_loss"] for row in rows], **style)
+    accuracy.set_ylabel("top-1 accuracy (%), test or validation")
+    loss.set_ylabel("training cross-entropy (nats), augmented")
+    for axes in (accuracy, loss):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    accuracy.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plain(text: str) -> str:
+    """`text` as matplotlib draws it literally."""
+    return text.replace("$", r"\$")
 
 
 def save(figure: Figure, path: Path) -> None:
