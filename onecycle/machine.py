@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from onecycle.errors import RecipeError
+from onecycle.ranks import local_world
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PIECE_ON_CPU = 64  # images computed at once so that activations stay in cache
@@ -70,12 +71,12 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     """The machine to compute on.
 
     `device` is auto, cpu, cuda or mps; `precision` is auto, bf16, fp16 or fp32; `threads` counts
-    CPU threads (all usable cores if None). Sets torch's thread count. Raises RecipeError for a
-    device or precision that is not there.
+    CPU threads (if None all usable cores, divided among the processes that torchrun started).
+    Sets torch's thread count. Raises RecipeError for a device or precision that is not there.
     """
     if threads is not None and threads < 1:
         raise RecipeError(f"--threads {threads}: give at least 1")
-    torch.set_num_threads(threads or usable_cores())
+    torch.set_num_threads(threads or max(1, usable_cores() // local_world()))
     device = _choose_device(device)
     if precision not in ("auto", *DTYPES):
         raise RecipeError(f"--precision {precision}: choose auto, bf16, fp16 or fp32")

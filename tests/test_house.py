@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "onecycle"
-BASE = ["errors", "files", "machine"]
+BASE = ["errors", "files", "ranks", "machine"]
 WAY = ["recipe", "datasets", "model", "evaluation", "training", "run", "reporting", "use"]
 RIGHTMOST = ["progress", "api", "cli", "__main__", "__init__"]
 RANK = {name: rank for rank, name in enumerate([*BASE, *WAY, *RIGHTMOST])}

@@ -17,7 +17,8 @@ from onecycle.files import sha256_bytes
 from onecycle.machine import Machine
 from onecycle.model.build import build
 from onecycle.model.layers import GhostBatchNorm, group_sizes
-from onecycle.training.loop import fit, pieces
+from onecycle.ranks import ALONE, Ranks
+from onecycle.training.loop import check_groups, fit, pieces, share
 from onecycle.training.schedule import timetable
 from onecycle.training.state import create
 
@@ -124,14 +125,32 @@ def test_loss_is_a_sum_over_the_batch_with_uneven_groups(
 @pytest.mark.parametrize("at_once", [1, 5, 64, 1000])
 def test_pieces_hold_whole_groups_whose_sizes_the_machine_does_not_change(ghost_batch, at_once):
     for images in range(1, 140):
-        cut = pieces(images, ghost_batch, at_once)
-        sizes = [size for piece in cut for size in group_sizes(*piece)]
-        assert sum(count for count, _ in cut) == sum(sizes) == images
-        assert max(sizes) - min(sizes) <= 1
+        sizes = share(images, ghost_batch, ALONE).sizes
+        assert sum(sizes) == images and max(sizes) - min(sizes) <= 1
         assert max(sizes) <= (ghost_batch or images)
         assert len(sizes) == (-(-images // ghost_batch) if ghost_batch else 1)
+        cut = pieces(sizes, at_once)
+        assert [size for piece in cut for size in group_sizes(*piece)] == sizes
         assert all(count <= at_once or groups == 1 for count, groups in cut)
-        assert sizes == [n for piece in pieces(images, ghost_batch, 1) for n in group_sizes(*piece)]
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_share_a_batch_in_whole_groups_and_in_order(world):
+    for images in (1, 5, 64, 336, 512):
+        whole = share(images, 64, ALONE)
+        parts = [share(images, 64, Ranks(rank, world)) for rank in range(world)]
+        assert [size for part in parts for size in part.sizes] == whole.sizes
+        seen = [i for part in parts for i in range(images)[part.images]]
+        assert seen == list(range(images))
+        counts = [len(part.sizes) for part in parts]
+        assert max(counts) - min(counts) <= 1
+        assert [part.first_group for part in parts] == [sum(counts[:i]) for i in range(world)]
+
+
+def test_more_processes_than_groups_are_refused_with_what_to_set(make_recipe):
+    with pytest.raises(RecipeError, match=r"3 processes.*batch has 1: --set ghost_batch=10"):
+        check_groups(make_recipe("ghost_batch=0"), Ranks(0, 3))
+    check_groups(make_recipe(), Ranks(0, 4))
 
 
 def test_a_loss_scale_changes_nothing_in_fp32(tiny, make_recipe, machine, monkeypatch):

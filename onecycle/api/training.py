@@ -1,6 +1,8 @@
 """Training as a Python function: a new run, or an interrupted one that goes on."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -10,13 +12,14 @@ from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load as load_data
 from onecycle.errors import DataError, RecipeError
+from onecycle.ranks import Ranks, join, loss_of_others, restarts
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
 from onecycle.run import estimate, record
-from onecycle.run.checkpoint import Checkpoint, newest
+from onecycle.run.checkpoint import Checkpoint, has_checkpoint, newest
 from onecycle.run.conduct import conduct
 from onecycle.run.job import Job
-from onecycle.training.loop import check_sizes
+from onecycle.training.loop import check_groups, check_sizes
 
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
@@ -47,22 +50,26 @@ def train(
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
     chosen = choose_recipe(recipe, data, epochs, settings)
-    show = progress.Show(quiet)
     where = machine.choose(device, precision, threads)
-    dataset = load_data(data, show.decoded, show.downloaded)
+    ranks = join(where.device)
+    if ranks.world > 1 and out is None:
+        raise RecipeError("torchrun needs --out, so that all processes and restarts find the run")
+    if restarts() and out is not None and has_checkpoint(Path(out)):
+        return resume(out, quiet=quiet)
+    show = progress.Show(quiet or not ranks.first)
+    check_groups(chosen, ranks)
+    dataset = ranks.in_turn(lambda: load_data(data, show.decoded, show.downloaded))
     if val_fraction:
         dataset = dataset.hold_out(val_fraction, seed)
     check_sizes(chosen, dataset)
-    expected = estimate.seconds(chosen, dataset, where)
-    folder = record.new_folder(chosen.name, Path(out) if out else None)
-    job = Job(chosen, dataset, where, seed, folder)
-    lock = files.FolderLock(folder)
-    try:
-        _describe(job, val_fraction)
+    expected = estimate.seconds(chosen, dataset, where) / ranks.world
+    folder = ranks.in_turn(lambda: _folder(chosen, out, ranks))
+    job = Job(chosen, dataset, where, seed, folder, ranks)
+    with _one_writer(job):
+        if ranks.first:
+            _describe(job, val_fraction)
         show.started(job, expected)
         return _drive(job, None, show)
-    finally:
-        lock.release()
 
 
 def resume(run: str | Path, *, quiet: bool = False) -> Run:
@@ -76,39 +83,61 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
         raise RecipeError(f"--resume {folder}: no run is there (no {record.ENVIRONMENT})")
     if (folder / record.SUMMARY).exists():
         raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
-    lock = files.FolderLock(folder)
-    try:
+    made = files.read_json(folder / record.ENVIRONMENT)
+    where = machine.choose(**{k: made["machine"][k] for k in ("device", "precision", "threads")})
+    ranks = join(where.device)
+    if ranks.world != made.get("processes", 1):
+        raise RecipeError(
+            f"--resume {folder}: it was trained by {made.get('processes', 1)} processes, not "
+            f"{ranks.world}: start as many again"
+        )
+    recipe = Run(folder).recipe
+    show = progress.Show(quiet or not ranks.first)
+    source = made["data"]["source"]
+    dataset = ranks.in_turn(lambda: load_data(source, show.decoded, show.downloaded))
+    if made["val_fraction"]:
+        dataset = dataset.hold_out(made["val_fraction"], made["seed"])
+    job = Job(recipe, dataset, where, made["seed"], folder, ranks)
+    with _one_writer(job):
         checkpoint = newest(folder)
-        made = files.read_json(folder / record.ENVIRONMENT)
-        recipe = Run(folder).recipe
         if recipe.digest() != checkpoint.extra["recipe_digest"]:
             raise RecipeError(
                 f"{folder / record.RECIPE} is not the recipe that was saved; restore it"
             )
-        where = machine.choose(
-            **{k: made["machine"][k] for k in ("device", "precision", "threads")}
-        )
-        show = progress.Show(quiet)
-        dataset = load_data(made["data"]["source"], show.decoded, show.downloaded)
         if dataset.digest != checkpoint.extra["data_digest"]:
             raise DataError(
-                f"{made['data']['source']} is not the data that {folder} was trained on "
+                f"{source} is not the data that {folder} was trained on "
                 f"(digest {dataset.digest[:12]}, then {checkpoint.extra['data_digest'][:12]})"
             )
-        if made["val_fraction"]:
-            dataset = dataset.hold_out(made["val_fraction"], made["seed"])
-        job = Job(recipe, dataset, where, made["seed"], folder)
         show.resumed(job, checkpoint)
         return _drive(job, checkpoint, show)
+
+
+@contextmanager
+def _one_writer(job: Job) -> Iterator[None]:
+    """Hold the run folder inside the block, and take leave of other processes after it."""
+    lock = files.FolderLock(job.folder) if job.ranks.first else None
+    try:
+        yield
     finally:
-        lock.release()
+        if lock:
+            lock.release()
+        job.ranks.leave()
+
+
+def _folder(recipe: Recipe, out: str | Path | None, ranks: Ranks) -> Path:
+    """The run folder, made by the first process."""
+    if ranks.first or out is None:
+        return record.new_folder(recipe.name, Path(out) if out else None)
+    return Path(out)
 
 
 def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
-    with show:
+    with show, loss_of_others():
         for event in conduct(job, checkpoint):
             show.event(event)
-    plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
+    if job.ranks.first:
+        plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
     return Run(job.folder)
 
 
@@ -136,6 +165,7 @@ def _describe(job: Job, val_fraction: float) -> None:
             "seed": job.seed,
             "val_fraction": val_fraction,
             "machine": job.machine.to_dict(),
+            "processes": job.ranks.world,
             "hardware": machine.device_name(job.machine.device),
             "system": platform.platform(),
             "python": platform.python_version(),

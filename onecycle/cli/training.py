@@ -63,6 +63,7 @@ def train(
     if resume is not None:
         _only_resume(options)
     from onecycle import api
+    from onecycle.ranks import prints
 
     if resume is not None:
         run = api.resume(resume, quiet=quiet)
@@ -80,7 +81,8 @@ def train(
             out=out,
             quiet=quiet,
         )
-    _print_run(run.summary, as_json=json_)
+    if prints():
+        _print_run(run.summary, as_json=json_)
 
 
 def _only_resume(options: dict[str, Any]) -> None:

@@ -7,27 +7,33 @@ from torch import nn
 
 from onecycle.datasets.dataset import Split
 from onecycle.machine import Machine
+from onecycle.ranks import ALONE, Ranks
 
 BATCH = {"cpu": 250}  # images at once; activations of more fall out of a CPU's cache
 BATCH_ON_ACCELERATOR = 2000
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, split: Split, machine: Machine) -> NDArray[np.float32]:
+def probabilities(
+    model: nn.Module, split: Split, machine: Machine, ranks: Ranks = ALONE
+) -> NDArray[np.float32]:
     """Probabilities (N, classes) fp32 of the split's images, in eval mode and without augmentation.
 
-    The model's training mode is left as it was found.
+    Several processes predict a share each, and all get the whole. The model's training mode is
+    left as it was found.
     """
     training = model.training
     model.eval()
     batch = BATCH.get(machine.device, BATCH_ON_ACCELERATOR)
+    mine = ranks.share(len(split))
     parts = []
     try:
-        for start in range(0, len(split), batch):
-            images = torch.from_numpy(split.images(start, start + batch)).to(machine.device)
+        for start in range(mine.start, mine.stop, batch):
+            stop = min(start + batch, mine.stop)
+            images = torch.from_numpy(split.images(start, stop)).to(machine.device)
             with machine.autocast():
                 parts.append(model(images).float().softmax(1))
     finally:
         model.train(training)
-    result: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    result: NDArray[np.float32] = ranks.gather(torch.cat(parts), len(split)).cpu().numpy()
     return result

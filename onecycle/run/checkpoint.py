@@ -65,6 +65,11 @@ class Saver:
                     tensors.unlink()
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether `run` has been saved at least once."""
+    return any((run / CHECKPOINTS).glob("step-*.json"))
+
+
 def newest(run: Path) -> Checkpoint:
     """The newest checkpoint of `run` whose checksums hold.
 

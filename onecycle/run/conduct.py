@@ -59,7 +59,7 @@ class _Live:
     job: Job
     state: states.TrainState
     journal: record.Journal
-    saver: Saver
+    saver: Saver | None  # of several processes one saves
     clock: "_Clock"
     table: Timetable
     started: float  # when it would have begun had it never been interrupted
@@ -77,14 +77,16 @@ def conduct(
     if checkpoint:
         past = checkpoint.extra
     started = time.monotonic() - past["seconds"]
-    with closing(record.Journal(job.folder, past["journal_bytes"])) as journal:
+    first = job.ranks.first
+    with closing(record.Journal(job.folder if first else None, past["journal_bytes"])) as journal:
         state = states.create(job.recipe, job.dataset, job.machine, job.seed)
         table = timetable(job.recipe, len(job.dataset.train))
         if checkpoint:
             state.load(checkpoint.tensors, checkpoint.step)
             journal.write("resume", step=checkpoint.step, damaged=checkpoint.damaged)
         clock = _Clock(past["train_seconds"], state.step)
-        live = _Live(job, state, journal, Saver(job.folder), clock, table, started)
+        saver = Saver(job.folder) if first else None
+        live = _Live(job, state, journal, saver, clock, table, started)
         with _signals() as caught:
             yield from _steps(live, caught)
         summary = finish.finish(job, state, clock.seconds, started)
@@ -100,11 +102,15 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
     pending: list[Step] = []
     if live.state.step == 0:
         _save(live)
-    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed):
+    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed, job.ranks):
         pending.append(step)
         last = step.step == total
         epoch_ends = last or step.step % live.table.steps_per_epoch == 0
-        stop, due = caught.number is not None, live.saver.due()
+        stop = caught.number is not None
+        if job.ranks.world > 1:
+            # All processes stop at one step, which they agree on at times that all know.
+            stop = (epoch_ends or step.step % flush == 0) and job.ranks.any(stop)
+        due = live.saver is not None and live.saver.due()
         if len(pending) >= flush or epoch_ends or stop or due:
             _write_steps(live, pending)
             yield _progress(live, step)
@@ -117,11 +123,13 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
             raise InterruptedRun(
                 f"stopped and saved at step {step.step} of {total}; "
                 f"go on with: onecycle train --resume {job.folder}",
-                caught.number or 0,
+                caught.number or signal.SIGTERM,
             )
 
 
 def _save(live: _Live) -> None:
+    if live.saver is None:
+        return
     seconds = live.saver.save(
         live.state,
         {
@@ -169,7 +177,7 @@ def _judge_epoch(live: _Live, step: Step) -> None:
     """Judge the epoch on the validation part, or on the test part where there is none."""
     data = live.job.dataset
     part, split = ("val", data.val) if data.val else ("test", data.test)
-    predicted = probabilities(live.state.model, split, live.job.machine)
+    predicted = probabilities(live.state.model, split, live.job.machine, live.job.ranks)
     train_loss, train_accuracy = live.journal.train_figures(step.epoch)
     judged = {
         f"{part}_loss": metrics.loss(predicted, split.labels),
@@ -184,7 +192,8 @@ def _judge_epoch(live: _Live, step: Step) -> None:
         train_accuracy=train_accuracy,
         **judged,
     )
-    record.write_metrics(live.job.folder, live.journal)
+    if live.job.ranks.first:
+        record.write_metrics(live.job.folder, live.journal)
     live.clock.skip()
 
 

@@ -21,24 +21,22 @@ from onecycle.training.state import TrainState
 def finish(job: Job, state: TrainState, train_seconds: float, started: float) -> dict[str, Any]:
     """Write the weights, the test probabilities and `summary.json`; the summary.
 
+    Of several processes the first writes; all predict.
+
     The test part (and a validation part) is predicted in fp32, the training part, for the gap, in
     the run's precision. Accuracies are fractions. Raises DiskError.
     """
     data, folder = job.dataset, job.folder
-    test = probabilities(state.model, data.test, job.machine.in_fp32())
-    train = probabilities(state.model, data.train, job.machine)
+    test = probabilities(state.model, data.test, job.machine.in_fp32(), job.ranks)
+    train = probabilities(state.model, data.train, job.machine, job.ranks)
     figures = {
         "test_accuracy": metrics.accuracy(test, data.test.labels),
         "test_loss": metrics.loss(test, data.test.labels),
         "train_accuracy": metrics.accuracy(train, data.train.labels),
     }
     if data.val:
-        val = probabilities(state.model, data.val, job.machine.in_fp32())
+        val = probabilities(state.model, data.val, job.machine.in_fp32(), job.ranks)
         figures["val_accuracy"] = metrics.accuracy(val, data.val.labels)
-    weights = {k: v.detach().cpu().contiguous() for k, v in state.model.state_dict().items()}
-    files.write_bytes(folder / record.WEIGHTS, save(weights))
-    _write_array(folder / record.PROBABILITIES, test)
-    _write_array(folder / record.LABELS, data.test.labels)
     summary = {
         "run": str(folder),
         "recipe": job.recipe.name,
@@ -57,9 +55,20 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
         "device": job.machine.device,
         "precision": job.machine.precision,
         "threads": job.machine.threads,
+        "processes": job.ranks.world,
     }
-    files.write_json(folder / record.SUMMARY, summary)
+    if job.ranks.first:
+        _keep(job, state, test, summary)
     return summary
+
+
+def _keep(job: Job, state: TrainState, test: NDArray[np.float32], summary: dict[str, Any]) -> None:
+    folder, data = job.folder, job.dataset
+    weights = {k: v.detach().cpu().contiguous() for k, v in state.model.state_dict().items()}
+    files.write_bytes(folder / record.WEIGHTS, save(weights))
+    _write_array(folder / record.PROBABILITIES, test)
+    _write_array(folder / record.LABELS, data.test.labels)
+    files.write_json(folder / record.SUMMARY, summary)
 
 
 def _write_array(path: Path, values: NDArray[Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from onecycle.datasets.dataset import Dataset
 from onecycle.machine import Machine
+from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 
 
@@ -17,3 +18,4 @@ class Job:
     machine: Machine
     seed: int
     folder: Path
+    ranks: Ranks = ALONE

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,21 @@ class Journal:
     `train_figures` the running figures of an epoch, also after a run went on from a checkpoint.
     """
 
-    def __init__(self, folder: Path, keep_bytes: int) -> None:
+    def __init__(self, folder: Path | None, keep_bytes: int) -> None:
         """Open the journal of `folder`, cut to its first `keep_bytes`. Raises DiskError.
+
+        Without a folder it is kept nowhere: of several processes one writes.
 
         What lies past the checkpoint that a run goes on from is cut, so that the journal agrees
         with the weights.
         """
-        self.path = folder / EVENTS
+        self.path = folder / EVENTS if folder else Path(tempfile.gettempdir())
         self.epochs: list[dict[str, Any]] = []
         self._sums: dict[int, list[float]] = {}  # epoch -> loss times images, correct, images
         with files.disk_errors(self.path, "write"):
-            self._file = open(self.path, "a+b")  # noqa: SIM115 (held open for the run)
-            self._file.truncate(keep_bytes)
+            # Held open for the run.
+            self._file = open(self.path, "a+b") if folder else tempfile.TemporaryFile()  # noqa: SIM115
+            self._file.truncate(keep_bytes if folder else 0)
             self._file.seek(0)
             for line in self._file:
                 self._note(json.loads(line))

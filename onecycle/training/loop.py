@@ -1,19 +1,20 @@
 """The training loop: a generator that yields after each completed step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.layers import group_sizes, norms
+from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
 from onecycle.training.schedule import timetable
@@ -33,16 +34,24 @@ class Step:
 
 
 def fit(
-    state: TrainState, dataset: Dataset, recipe: Recipe, machine: Machine, seed: int
+    state: TrainState,
+    dataset: Dataset,
+    recipe: Recipe,
+    machine: Machine,
+    seed: int,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
     """Train `state` in place from its step to the end of the recipe, yielding after each step.
 
     What happens at a step is a function of (recipe, data, seed, step) and the state, so that
-    breaking off, saving and going on changes nothing. Raises RecipeError if the recipe's padding
-    or cutout doesn't fit the images.
+    breaking off, saving and going on changes nothing. Several processes see together the images
+    that one would see, each its share of whole ghost groups. Raises RecipeError if the recipe's
+    padding or cutout doesn't fit the images, or its ghost groups not the processes.
     """
     table = timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
+    check_groups(recipe, ranks)
+    model = ranks.parallel(state.model)
     pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
     rows = torch.from_numpy(dataset.train.rows)
     labels = torch.from_numpy(dataset.train.labels)
@@ -57,20 +66,62 @@ def fit(
             plan = plan.to(machine.device)
         first = (state.step % table.steps_per_epoch) * recipe.batch_size
         batch = order[first : first + recipe.batch_size]
+        part = share(len(batch), recipe.ghost_batch, ranks)
+        mine = batch[part.images]
         images = augment.apply(
             recipe.augment,
             pixels,
-            rows[batch].to(machine.device),
-            batch.to(machine.device),
+            rows[mine].to(machine.device),
+            mine.to(machine.device),
             plan,
             fill,
         )
         lr = optim.set_rates(state.optimizers, table, state.step)
-        loss, correct = _gradients(
-            state, recipe, machine, images, labels[batch].to(machine.device), seed
-        )
-        _update(state, machine, len(batch))
+        work = _Work(recipe, machine, ranks, seed, state.step, len(batch))
+        answers = labels[mine].to(machine.device)
+        loss, correct = _gradients(work, model, part, images, answers)
+        _update(work, state, loss, correct)
         yield Step(state.step, epoch, lr, loss, correct, len(batch))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A process's part of a batch: `images` of it, in ghost groups of `sizes`."""
+
+    images: slice
+    sizes: list[int]
+    first_group: int
+
+
+def share(images: int, ghost_batch: int, ranks: Ranks) -> Share:
+    """Which of a batch's `images` are computed here: whole ghost groups, in the batch's order.
+
+    The groups are as equal as can be; their sizes depend on the recipe alone.
+    """
+    sizes = group_sizes(images, -(-images // ghost_batch) if ghost_batch else 1)
+    mine = ranks.share(len(sizes))
+    start = sum(sizes[: mine.start])
+    return Share(slice(start, start + sum(sizes[mine])), sizes[mine], mine.start)
+
+
+def pieces(sizes: list[int], at_once: int) -> list[tuple[int, int]]:
+    """How groups of `sizes` are computed: pieces of (images, groups), one after another.
+
+    The machine's `at_once` only decides how many of them are computed together.
+    """
+    together = max(1, at_once // max(sizes, default=1))
+    cut = [sizes[i : i + together] for i in range(0, len(sizes), together)]
+    return [(sum(piece), len(piece)) for piece in cut]
+
+
+def check_groups(recipe: Recipe, ranks: Ranks) -> None:
+    """RecipeError if a whole batch has fewer ghost groups than there are processes."""
+    groups = -(-recipe.batch_size // recipe.ghost_batch) if recipe.ghost_batch else 1
+    if groups < ranks.world:
+        raise RecipeError(
+            f"recipe {recipe.name}: {ranks.world} processes need as many ghost groups, but a "
+            f"batch has {groups}: --set ghost_batch={recipe.batch_size // ranks.world} or less"
+        )
 
 
 def check_sizes(recipe: Recipe, dataset: Dataset) -> None:
@@ -84,46 +135,58 @@ def check_sizes(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
-def pieces(images: int, ghost_batch: int, at_once: int) -> list[tuple[int, int]]:
-    """How a batch is cut: pieces of (images, ghost groups), computed one after another.
+@dataclass(frozen=True)
+class _Work:
+    """What a step is computed with."""
 
-    The groups are as equal as can be and their sizes depend on the recipe alone; the machine's
-    `at_once` only decides how many of them are computed together.
-    """
-    groups = -(-images // ghost_batch) if ghost_batch else 1
-    sizes = group_sizes(images, groups)
-    together = max(1, at_once // sizes[0])
-    return [
-        (sum(sizes[i : i + together]), len(sizes[i : i + together]))
-        for i in range(0, groups, together)
-    ]
+    recipe: Recipe
+    machine: Machine
+    ranks: Ranks
+    seed: int
+    step: int
+    images: int  # of the whole batch, those of other processes included
 
 
 def _gradients(
-    state: TrainState, recipe: Recipe, machine: Machine, images: Tensor, labels: Tensor, seed: int
+    work: _Work, model: nn.Module, part: Share, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Add the batch's gradients to the parameters; its mean loss and correct count, scalars."""
-    total = len(images)
+    """Add the gradients of this process's images; their part of the mean loss, and the right ones.
+
+    The loss is divided by the whole batch, so that parts and uneven groups add up to its mean.
+    """
+    recipe, machine = work.recipe, work.machine
     loss = torch.zeros((), device=machine.device)
     correct = torch.zeros((), dtype=torch.int64, device=machine.device)
-    state.model.train()
+    model.train()
     # Dropout is drawn per group, so then each group is computed by itself.
-    at_once = 1 if recipe.model.dropout else machine.piece
+    cut = pieces(part.sizes, 1 if recipe.model.dropout else machine.piece)
     start = 0
-    for group, (count, groups) in enumerate(pieces(total, recipe.ghost_batch, at_once)):
+    for number, (count, groups) in enumerate(cut, start=1):
         piece = slice(start, start + count)
         start += count
-        for norm in norms(state.model):
+        for norm in norms(model):
             norm.groups = groups
-        with _dropout_stream(recipe, seed, state.step, group), machine.autocast():
-            logits = state.model(images[piece])
-        piece_loss = F.cross_entropy(
-            logits, labels[piece], reduction="sum", label_smoothing=recipe.label_smoothing
-        ).div(total)
-        torch.autograd.backward(piece_loss * machine.loss_scale)
+        group = part.first_group + number - 1
+        # Gradients are exchanged once a step, during the last piece's backward pass.
+        with work.ranks.silent(model) if number < len(cut) else nullcontext():
+            with _dropout_stream(recipe, work.seed, work.step, group), machine.autocast():
+                logits = model(images[piece])
+            piece_loss = F.cross_entropy(
+                logits, labels[piece], reduction="sum", label_smoothing=recipe.label_smoothing
+            ).div(work.images)
+            # The exchange takes the mean over the processes, and the sum is wanted.
+            torch.autograd.backward(piece_loss * machine.loss_scale * work.ranks.world)
         loss += piece_loss.detach()
         correct += (logits.detach().argmax(1) == labels[piece]).sum()
+    if not cut:
+        _exchange_nothing(model, images)
     return loss, correct
+
+
+def _exchange_nothing(model: nn.Module, images: Tensor) -> None:
+    """Take part in the exchange of gradients without images, leaving all statistics alone."""
+    model.eval()
+    model(images.new_zeros((1, *images.shape[1:]))).sum().mul(0).backward()
 
 
 @contextmanager
@@ -137,15 +200,18 @@ def _dropout_stream(recipe: Recipe, seed: int, step: int, group: int) -> Iterato
         yield
 
 
-def _update(state: TrainState, machine: Machine, images: int) -> None:
+def _update(work: _Work, state: TrainState, loss: Tensor, correct: Tensor) -> None:
     """Move the running statistics and the weights, and count the step."""
-    for norm in norms(state.model):
-        norm.fold(images)
+    layers = list(norms(state.model))
+    sums = [statistic for norm in layers for statistic in (norm.step_mean, norm.step_var)]
+    work.ranks.add_up([*sums, loss, correct])
+    for norm in layers:
+        norm.fold(work.images)
     for optimizer in state.optimizers:
-        if machine.loss_scale != 1:
+        if work.machine.loss_scale != 1:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.grad.div_(machine.loss_scale)
+                    parameter.grad.div_(work.machine.loss_scale)
         optimizer.step()
         optimizer.zero_grad()
     state.step += 1

@@ -1,0 +1,164 @@
+"""Several processes that train one model: who I am among them, and what they tell each other.
+
+`torchrun` starts them and says so in environment variables; the engine is torch.distributed, NCCL
+between GPUs and gloo between CPUs. Code elsewhere holds a `Ranks` and asks it; a process alone has
+`ALONE`, to which every exchange is nothing.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from onecycle.errors import OnecycleError, RecipeError, one_line
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number `rank` (from 0) among `world` processes."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """Which of `count` things in a row are this process's; the shares differ by one at most."""
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """`model` as it is to be called so that gradients become the mean over the processes'."""
+        if self.world == 1:
+            return model
+        with warnings.catch_warnings():
+            # The new name of this argument is not in every torch that we support.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(model, broadcast_buffers=False)
+
+    def silent(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A block in which `model`, from `parallel`, only adds up its own gradients."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def add_up(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes; one message for all of them."""
+        if self.world == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def gather(self, mine: Tensor, count: int) -> Tensor:
+        """All `count` rows, in order, of which `mine` are those of this process's `share`."""
+        if self.world == 1:
+            return mine
+        rows = mine.new_empty((count, *mine.shape[1:]))
+        for rank in range(self.world):
+            part = rows[Ranks(rank, self.world).share(count)]
+            if rank == self.rank:
+                part.copy_(mine)
+            if len(part):
+                dist.broadcast(part, src=rank)
+        return rows
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any process. All must ask at the same time."""
+        if self.world == 1:
+            return flag
+        told = torch.tensor([int(flag)], device=_device())
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return bool(told)
+
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """What `work` gives: the first process does it before the others begin."""
+        if self.world == 1:
+            return work()
+        if self.first:
+            try:
+                return work()
+            finally:
+                dist.barrier()
+        dist.barrier()
+        return work()
+
+    def leave(self) -> None:
+        """Take leave of the other processes."""
+        if self.world > 1:
+            dist.destroy_process_group()
+
+
+ALONE = Ranks()
+
+
+def join(device: str) -> Ranks:
+    """This process among those that torchrun started, or `ALONE` if it started none.
+
+    Raises RecipeError if there are more processes on a machine than GPUs.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return ALONE
+    if device == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise RecipeError(
+                f"torchrun started more processes than the {torch.cuda.device_count()} GPUs here: "
+                "give --nproc-per-node that number"
+            )
+        torch.cuda.set_device(local)
+    rank = int(os.environ["RANK"])
+    if not dist.is_initialized():
+        store, _, _ = next(rendezvous("env://", rank, world))
+        # Restarted processes meet in the same store: they must not read the addresses of the dead.
+        store = PrefixStore(f"start-{restarts()}", store)
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+    return Ranks(rank, world)
+
+
+@contextmanager
+def loss_of_others() -> Iterator[None]:
+    """Turn what torch.distributed raises when another process is gone into an OnecycleError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise OnecycleError(
+                f"another process of this run is gone ({one_line(error)[:120]}): see its message; "
+                "start all of them again with --resume"
+            ) from error
+        raise
+
+
+def prints() -> bool:
+    """Whether results are printed here: by one of the processes that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def restarts() -> int:
+    """How many times torchrun has started these processes anew after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def local_world() -> int:
+    """Processes that share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

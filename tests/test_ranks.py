@@ -1,0 +1,146 @@
+"""Several processes see what one sees, compute what one computes, and survive losing one."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from onecycle.datasets import augment
+from onecycle.ranks import ALONE, Ranks
+from onecycle.training.loop import share
+
+RECIPE = ["--data", "digits", "--set", "model.width=4", "--set", "batch_size=64"]
+RECIPE += ["--set", "ghost_batch=16", "--precision", "fp32", "--threads", "1"]
+# Adam divides by the gradient's size, and so makes much of the order in which floats are added.
+SGD = ["--set", "optimizers={sgd={momentum=0.9}}"]
+SGD += ["--set", "schedule.lr_start=1e-4", "--set", "schedule.lr_peak=1e-3"]
+SGD += ["--set", 'groups=[{match="*",optimizer="sgd",weight_decay=1e-3}]']
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_any_number_of_processes_sees_the_same_images_for_a_hundred_steps(tiny, make_recipe, world):
+    recipe = make_recipe("batch_size=10", "ghost_batch=2")  # 10 steps of an epoch, the last short
+    pixels, rows = torch.from_numpy(tiny.train.pixels), torch.from_numpy(tiny.train.rows)
+    fill = torch.zeros(3, dtype=torch.uint8)
+
+    def seen(ranks, plan, batch):
+        mine = batch[share(len(batch), recipe.ghost_batch, ranks).images]
+        images = augment.apply(recipe.augment, pixels, rows[mine], mine, plan, fill)
+        return mine.tolist(), images.numpy().tobytes()
+
+    steps = 0
+    for epoch in range(10):
+        plan = augment.draw(recipe.augment, len(tiny.train), tiny.image_size, 7, epoch)
+        for batch in plan.order.split(recipe.batch_size):
+            ids, content = seen(ALONE, plan, batch)
+            parts = [seen(Ranks(rank, world), plan, batch) for rank in range(world)]
+            assert [i for part, _ in parts for i in part] == ids
+            joined = hashlib.sha256(b"".join(part for _, part in parts)).hexdigest()
+            assert joined == hashlib.sha256(content).hexdigest()
+            steps += 1
+    assert steps == 100
+
+
+def environment(**changes):
+    return os.environ | {"OMP_NUM_THREADS": "1"} | {k: str(v) for k, v in changes.items()}
+
+
+def alone(*arguments):
+    command = [sys.executable, "-m", "onecycle", "train", *RECIPE, *arguments]
+    subprocess.run(command, check=True, capture_output=True, env=environment())
+
+
+def together(world, *arguments):
+    """The processes of a run on this machine, started as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world}
+    command = [sys.executable, "-m", "onecycle", "train", *arguments]
+    return [
+        subprocess.Popen(
+            command,
+            env=environment(RANK=rank, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=world, **common),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def steps_of(folder):
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "step"]
+
+
+def wait_for_step(folder, step, processes):
+    while not (folder / "events.jsonl").exists() or len(steps_of(folder)) < step:
+        assert all(process.poll() is None for process in processes), "it ended too early"
+        time.sleep(0.02)
+
+
+def test_two_processes_train_and_judge_as_one_does(tmp_path):
+    """The last batch of an epoch is a single image, which leaves nothing for the second."""
+    batches = [*SGD, "--set", "batch_size=359", "--set", "ghost_batch=90", "--epochs", "1"]
+    alone(*batches, "--out", "one")
+    processes = together(2, *RECIPE, *batches, "--out", "two", "--json")
+    outcomes = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert [bool(out) for out, _ in outcomes] == [True, False], "one prints"
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+    first, second = (steps_of(tmp_path / name) for name in ("one", "two"))
+    assert [(e["step"], e["lr"], e["images"]) for e in first] == [
+        (e["step"], e["lr"], e["images"]) for e in second
+    ]
+    np.testing.assert_allclose(
+        [e["loss"] for e in second], [e["loss"] for e in first], rtol=1e-3, atol=1e-4
+    )
+    kept = [np.load(tmp_path / name / "test_probabilities.npy") for name in ("one", "two")]
+    np.testing.assert_allclose(kept[0], kept[1], atol=2e-3)
+    assert kept[0].shape == kept[1].shape == (360, 10)
+
+
+def test_a_signal_to_one_of_two_saves_and_both_leave(tmp_path):
+    processes = together(2, *RECIPE, "--epochs", "50", "--out", "stopped", "-q")
+    wait_for_step(tmp_path / "stopped", 3, processes)
+    started = time.monotonic()
+    processes[1].send_signal(signal.SIGTERM)
+    outcomes = [process.communicate(timeout=60) for process in processes]
+    assert time.monotonic() - started < 10
+    assert [process.returncode for process in processes] == [143, 143], outcomes
+    step = int(re.search(r"saved at step (\d+)", outcomes[0][1])[1])
+    assert (tmp_path / "stopped" / "checkpoints" / f"step-{step:08d}.json").exists()
+    command = [sys.executable, "-m", "onecycle", "train", "--resume", "stopped"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and "trained by 2 processes, not 1" in refused.stderr
+
+
+def test_torchrun_restarts_a_killed_process_and_the_run_goes_on(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "--max-restarts", "1", "-m", "onecycle", "train"]
+    command += [*RECIPE, "--epochs", "3", "--out", "lived", "--json"]
+    run = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_step(tmp_path / "lived", 5, [run])
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    assert json.loads(out)["steps"] == 69 and json.loads(out)["processes"] == 2
+    events = (tmp_path / "lived" / "events.jsonl").read_text()
+    assert '"event": "resume"' in events
+    assert [event["step"] for event in steps_of(tmp_path / "lived")] == list(range(1, 70))
