@@ -2,7 +2,8 @@
 
 from onecycle.api.handle import Run
 from onecycle.api.recipes import recipes
+from onecycle.api.summary import summary
 from onecycle.api.training import resume, train
 from onecycle.recipe.schema import Recipe
 
-__all__ = ["Recipe", "Run", "recipes", "resume", "train"]
+__all__ = ["Recipe", "Run", "recipes", "resume", "summary", "train"]
