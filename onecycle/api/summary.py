@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from onecycle import files, machine
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.datasets.dataset import MAX_SIZE, MIN_SIZE, Dataset, Split
+from onecycle.datasets.dataset import MAX_SIZE, MIN_SIZE
+from onecycle.datasets.noise import noise
 from onecycle.errors import RecipeError
 from onecycle.model import anatomy
 from onecycle.model.build import build
@@ -21,7 +21,6 @@ from onecycle.run import estimate
 from onecycle.training.schedule import Timetable, timetable
 
 TRAIN, TEST = 50_000, 10_000  # images of CIFAR-10
-NOISE, PIXELS = 1024, 64  # images that are timed, and different ones among them
 ARCHITECTURE, SCHEDULE = "architecture.png", "schedule.png"
 
 
@@ -137,11 +136,11 @@ def summary(
         raise RecipeError(f"--classes {classes}: give 2 to {TRAIN:,}")
     if not MIN_SIZE <= image_size <= MAX_SIZE:
         raise RecipeError(f"--image-size {image_size}: give {MIN_SIZE} to {MAX_SIZE} pixels")
-    noise = _noise(classes, image_size)
+    data = noise(classes, image_size)
     with torch.device("meta"):
-        layers = anatomy.layers(build(chosen.model, noise, seed=0), image_size)
+        layers = anatomy.layers(build(chosen.model, data, seed=0), image_size)
     where = machine.choose()
-    per_image = estimate.image_seconds(chosen, noise, where)
+    per_image = estimate.image_seconds(chosen, data, where)
     made = Summary(
         recipe=chosen,
         classes=classes,
@@ -154,12 +153,3 @@ def summary(
     if plot is not None:
         made.draw(Path(plot))
     return made
-
-
-def _noise(classes: int, size: int) -> Dataset:
-    """Random images, of which few are different, so that they take no memory."""
-    draw = np.random.default_rng(0)
-    pixels = draw.integers(0, 256, (PIXELS, size, size, 3), dtype=np.uint8)
-    rows = np.arange(NOISE)
-    split = Split(pixels, rows % PIXELS, rows % classes)
-    return Dataset("noise", tuple(str(i) for i in range(classes)), split, split, digest="")
