@@ -28,6 +28,7 @@ FULL = {
         "fc_bias": True,
         "dropout": 0.1,
         "head": "gap",
+        "statistics": "imagenet",
     },
     "augment": {
         "pad": 4,
@@ -62,6 +63,7 @@ FULL = {
 OTHER_WORD = {
     "plain": "all",
     "gap": "max",
+    "imagenet": "data",
     "reflect": "zero",
     "alternating": "random",
     "random": "fixed",
@@ -209,6 +211,7 @@ WRONG = [
     ("model.width", "wide", ["model.width", "'wide'"]),
     ("model.head", ["max"], ["model.head"]),
     ("model", 3, ["model"]),
+    ("model.name", "resnet50", ["model.name", "'resnet50'"]),
 ]
 
 
@@ -243,6 +246,26 @@ def test_wrong_assignment_is_refused_with_its_key(key, value, parts):
 )
 def test_assignment_to_nothing_is_refused(assignment, parts):
     assert_refused(lambda: book.change(parse(BASE, ""), [assignment]), "--set", *parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        (name, key, value)
+        for key, value in {
+            "conv_bias": "all",
+            "fc_bias": True,
+            "head": "gap",
+            "dropout": 0.1,
+        }.items()
+        for name in ("dilated", "resnet18")
+        if (name, key) != ("dilated", "dropout")
+    ],
+)
+def test_a_field_that_says_nothing_to_a_network_is_refused(name, key, value):
+    base = parse(with_value(BASE, "model.name", name), "")
+    text = tomli_w.dumps({"v": value}).partition("=")[2].strip()
+    assert_refused(lambda: book.change(base, [f"model.{key}={text}"]), "model", key, name)
 
 
 @pytest.mark.parametrize("key", ["epochs", "model", "model.width", "schedule.shape", "groups"])

@@ -18,5 +18,7 @@ def recipes(name: str | None = None, /) -> None:
         print(f"# digest {book.find(name).digest()}")
         print(book.text(name), end="")
         return
-    for listed in (book.find(each) for each in book.names()):
-        print(f"{listed.name:<12} {listed.about}")
+    listed = [book.find(each) for each in book.names()]
+    width = max(len(recipe.name) for recipe in listed)
+    for recipe in listed:
+        print(f"{recipe.name:<{width}}  {recipe.about}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onecycle.errors import DataError, RecipeError
 
 CHUNK = 4096  # images whose sums are taken at once
+MIN_SIZE, MAX_SIZE = 16, 128  # pixels
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ def check(dataset: Dataset) -> Dataset:
     where = dataset.source or dataset.name
     if len(dataset.classes) < 2:
         raise DataError(f"{where}: only one class ({dataset.classes[0]}); at least two are needed")
-    if not 16 <= dataset.image_size <= 128:
+    if not MIN_SIZE <= dataset.image_size <= MAX_SIZE:
         raise DataError(
-            f"{where}: images are {dataset.image_size} pixels wide; 16 to 128 can be trained on"
+            f"{where}: images are {dataset.image_size} pixels wide; {MIN_SIZE} to {MAX_SIZE} can "
+            "be trained on"
         )
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         present = set(np.unique(split.labels).tolist())

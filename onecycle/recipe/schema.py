@@ -12,6 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.files import sha256_bytes
 
+# What a network has a way of its own for, so that these fields say nothing to it.
+SETTLED = {
+    "davidnet": (),
+    "dilated": ("conv_bias", "fc_bias", "head"),
+    "resnet18": ("conv_bias", "fc_bias", "dropout", "head"),
+}
+
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -20,16 +27,28 @@ class _Spec(BaseModel):
 class ModelSpec(_Spec):
     """Which network, and its free numbers."""
 
-    name: Literal["davidnet"]
+    name: Literal["davidnet", "dilated", "resnet18"]
     width: int = Field(ge=1, description="channels of the first convolution")
     conv_bias: Literal["none", "plain", "all"] = Field(
         "none", description="biases on no convolution, on those outside the residuals, on all"
     )
     fc_bias: bool = Field(False, description="bias of the fully connected layer")
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability, after every ReLU")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability, after every ReLU (or its batch norm)"
+    )
     head: Literal["max", "gap"] = Field(
         "max", description="global max pool, or MaxPool4 and global average pool"
     )
+    statistics: Literal["data", "imagenet"] = Field(
+        "data", description="the mean and deviation that pixels are standardized with"
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        for key in SETTLED[self.name]:
+            if key in self.model_dump(exclude_defaults=True):
+                raise ValueError(f"{key} says nothing to {self.name}: leave it out")
+        return self
 
 
 class AugmentSpec(_Spec):

@@ -16,7 +16,13 @@ ENOUGH_SECONDS = 0.5
 
 
 def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
-    """Expected seconds of the whole run, evaluations included.
+    """Expected seconds of the whole run, evaluations included."""
+    judged = len(dataset.val or dataset.test)
+    return run_seconds(recipe, image_seconds(recipe, dataset, machine), len(dataset.train), judged)
+
+
+def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
+    """Seconds that training takes for one image; 0 for a run that is a single step.
 
     Times steps of a small batch of the recipe's own kind, after one that warms up.
     """
@@ -32,13 +38,13 @@ def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
         done += step.images
         if time.perf_counter() - start > ENOUGH_SECONDS:
             break
-    if not done:  # the run is a single step
-        return 0.0
-    per_image = (time.perf_counter() - start) / done
-    table = timetable(recipe, len(dataset.train))
-    trained = table.total_steps * min(recipe.batch_size, len(dataset.train))
-    judged = len(dataset.val or dataset.test) * recipe.epochs + len(dataset.train)
-    return per_image * (trained + FORWARD_SHARE * judged)
+    return (time.perf_counter() - start) / done if done else 0.0
+
+
+def run_seconds(recipe: Recipe, per_image: float, train: int, judged: int) -> float:
+    """Seconds of a run over `train` images, with `judged` images predicted after each epoch."""
+    trained = timetable(recipe, train).total_steps * min(recipe.batch_size, train)
+    return per_image * (trained + FORWARD_SHARE * (judged * recipe.epochs + train))
 
 
 def _wait(machine: Machine) -> None:

@@ -1,0 +1,68 @@
+"""ResNet-18 (He et al. 2015) for small images, as kuangliu/pytorch-cifar has it."""
+
+from collections import OrderedDict
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from onecycle.model.layers import ConvBlock, GhostBatchNorm, Normalize
+from onecycle.recipe.schema import ModelSpec
+
+
+class Resnet18(nn.Module):
+    """Pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) out.
+
+    stem, four stages of two blocks each, global average pool, fc; the channels of the stages are
+    `width` times 1, 2, 4 and 8, and each but the first halves the map. Width 64 and ten classes
+    give 11,173,962 parameters.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        classes: int,
+        image_size: int,
+        mean: NDArray[np.float64],
+        std: NDArray[np.float64],
+    ) -> None:
+        super().__init__()
+        width = spec.width
+
+        def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(Block(inputs, outputs, stride), Block(outputs, outputs, 1))
+
+        self.normalize = Normalize(mean, std)
+        self.stem = ConvBlock(3, width, dropout=0.0)
+        self.layer1 = stage(width, width, 1)
+        self.layer2 = stage(width, 2 * width, 2)
+        self.layer3 = stage(2 * width, 4 * width, 2)
+        self.layer4 = stage(4 * width, 8 * width, 2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8 * width, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = self.stem(self.normalize(pixels))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits.float()
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, plus the input (a 1x1 convolution of it where the shape changes)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = _conv_norm(inputs, outputs, 3, stride)
+        self.second = _conv_norm(outputs, outputs, 3, 1)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else _conv_norm(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=GhostBatchNorm(outputs)))
