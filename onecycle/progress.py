@@ -6,7 +6,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from onecycle.run import conduct
+from onecycle.datasets.folder import few
+from onecycle.run import conduct, record
 from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
 
@@ -101,6 +102,13 @@ class Show:
             f"{parts}, {len(data.test):,} test images of {data.image_size} pixels, "
             f"{len(data.classes)} classes"
         )
+        if data.untested:
+            self._console.print(f"note: no test images of class {few(data.untested)}")
+        if data.skipped:
+            self._console.print(
+                f"note: {len(data.skipped)} images left out that can't be used "
+                f"({job.folder / record.ENVIRONMENT} lists them)"
+            )
 
 
 def duration(seconds: float) -> str:

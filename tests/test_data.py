@@ -19,9 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from onecycle.datasets import cache, decode, folder
+from onecycle.datasets import cache, entry, folder, images
 from onecycle.datasets import load as load_module
 from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.decode import Found
 from onecycle.datasets.load import load
 from onecycle.errors import DataError, DiskError, OnecycleError, RecipeError
 
@@ -67,13 +68,13 @@ def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by the name of each image that is decoded."""
     names: list[str] = []
-    real = decode._decode
+    real = images._done
 
-    def counting(path: Path, task: list[folder.Member], *rest: object) -> object:
+    def counting(work: Callable[[bytes], Found], task: list[folder.Member]) -> list[Found]:
         names.extend(member.name for member in task)
-        return real(path, task, *rest)  # type: ignore[arg-type]
+        return real(work, task)
 
-    monkeypatch.setattr(decode, "_decode", counting)
+    monkeypatch.setattr(images, "_done", counting)
     return names
 
 
@@ -360,8 +361,8 @@ def test_progress_and_small_tasks(
 ) -> None:
     path = write_folder(tmp_path / "pets", tree)
     whole = load(path)
-    monkeypatch.setattr(decode, "TASK_IMAGES", 1)
-    monkeypatch.setattr(cache, "PROGRESS_EVERY", 5)
+    monkeypatch.setattr(images, "TASK_BYTES", 1)
+    monkeypatch.setattr(entry, "PROGRESS_EVERY", 5)
     counts: list[int] = []
     tasks = load(write_zip(tmp_path / "pets.zip", tree), counts.append)
     assert same(whole, tasks)
@@ -407,27 +408,13 @@ def test_classes_that_do_not_match(tmp_path: Path, tree: Tree) -> None:
     extra = tree | {"test/owl/0.png": encoded(), "test/emu/0.png": encoded()}
     for path in (write_folder(tmp_path / "a", extra), write_tar(tmp_path / "a.tar", extra)):
         assert "in test/ without images in train/: emu, owl:" in refused(path)
-    with pytest.raises(DataError, match="no test images of class cow"):
-        load(write_folder(tmp_path / "b", tree | {"train/cow/0.png": encoded()}))
     lonely = {name: content for name, content in tree.items() if "cat" in name}
-    with pytest.raises(DataError, match=r"only one class \(cat\)"):
-        load(write_folder(tmp_path / "c", lonely))
-
-
-def test_sizes_that_do_not_match(tmp_path: Path, tree: Tree) -> None:
-    text = refused(write_folder(tmp_path / "a", tree | {"train/dog/9.png": encoded((16, 18))}))
-    assert "test/cat/0.png is 16x16 and train/dog/9.png is 16x18" in text
-    oblong = {name: encoded((20, 16)) for name in tree}
-    assert "test/cat/0.png is 20x16: images must be square" in refused(
-        write_folder(tmp_path / "b", oblong)
-    )
-    with pytest.raises(DataError, match="images are 8 pixels wide; 16 to 128"):
-        load(write_folder(tmp_path / "c", {name: encoded((8, 8)) for name in tree}))
+    assert "only one class (cat)" in refused(write_folder(tmp_path / "c", lonely))
 
 
 def test_bad_images_are_counted_and_named(tmp_path: Path, tree: Tree) -> None:
     deep = io.BytesIO()
-    Image.fromarray(np.zeros((16, 16), np.uint16)).save(deep, "png")
+    Image.fromarray(np.zeros((16, 16), np.int32)).save(deep, "tiff")
     postscript = io.BytesIO()  # Pillow would run Ghostscript for it
     Image.new("RGB", (16, 16)).save(postscript, "eps")
     tree |= {
@@ -445,7 +432,7 @@ def test_bad_images_are_counted_and_named(tmp_path: Path, tree: Tree) -> None:
         "train/cat/0.png (empty file)",
         "train/cat/1.png (not an image)",
         "train/cat/2.png (image file is truncated",
-        "train/cat/3.png (more than 8 bits a channel)",
+        "train/cat/3.png (pixels of mode I have no known range)",
         "train/dog/0.png (not an image)",
     ):
         assert reason in text

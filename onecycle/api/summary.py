@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from onecycle import files, machine
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.datasets.dataset import MAX_SIZE, MIN_SIZE
+from onecycle.datasets.decode import LARGEST, SMALLEST
 from onecycle.datasets.noise import noise
 from onecycle.errors import RecipeError
 from onecycle.model import anatomy
@@ -134,8 +134,8 @@ def summary(
     chosen = choose_recipe(recipe, "", epochs, settings)
     if not 2 <= classes <= TRAIN:
         raise RecipeError(f"--classes {classes}: give 2 to {TRAIN:,}")
-    if not MIN_SIZE <= image_size <= MAX_SIZE:
-        raise RecipeError(f"--image-size {image_size}: give {MIN_SIZE} to {MAX_SIZE} pixels")
+    if not SMALLEST <= image_size <= LARGEST:
+        raise RecipeError(f"--image-size {image_size}: give {SMALLEST} to {LARGEST} pixels")
     data = noise(classes, image_size)
     with torch.device("meta"):
         layers = anatomy.layers(build(chosen.model, data, seed=0), image_size)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
@@ -32,6 +33,8 @@ def train(
     settings: Settings = (),
     seed: int = 0,
     val_fraction: float = 0.0,
+    skip_bad: bool = False,
+    image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -44,8 +47,11 @@ def train(
     with `train/<class>/*` and `test/<class>/*`, or of CIFAR as published. `epochs` sets the length
     and keeps the peak at the same fraction of it; `settings` changes the recipe by dotted key, as a
     mapping or as `key=value` texts. `val_fraction` holds out that part of the training images and
-    judges each epoch on it, so that the test part is read once, at the end. `out` names the run
-    folder, by default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
+    judges each epoch on it, so that the test part is read once, at the end. `skip_bad` leaves out
+    pictures that can't be used, each of which is an error otherwise. `image_size` is what pictures
+    are brought to, 16 to 128 pixels; by default they keep the one size that they have, or one is
+    chosen for them. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress
+    goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
@@ -58,7 +64,8 @@ def train(
         return resume(out, quiet=quiet)
     show = progress.Show(quiet or not ranks.first)
     check_groups(chosen, ranks)
-    dataset = ranks.in_turn(lambda: load_data(data, show.decoded, show.downloaded))
+    reading: dict[str, Any] = {"skip_bad": skip_bad, "image_size": image_size}
+    dataset = ranks.in_turn(lambda: load_data(data, show.decoded, show.downloaded, **reading))
     if val_fraction:
         dataset = dataset.hold_out(val_fraction, seed)
     check_sizes(chosen, dataset)
@@ -67,7 +74,7 @@ def train(
     job = Job(chosen, dataset, where, seed, folder, ranks)
     with _one_writer(job):
         if ranks.first:
-            _describe(job, val_fraction)
+            _describe(job, val_fraction, reading)
         show.started(job, expected)
         return _drive(job, None, show)
 
@@ -94,7 +101,9 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
     recipe = Run(folder).recipe
     show = progress.Show(quiet or not ranks.first)
     source = made["data"]["source"]
-    dataset = ranks.in_turn(lambda: load_data(source, show.decoded, show.downloaded))
+    # Runs of before there was a choice have none written down.
+    reading = {k: made["data"][k] for k in ("skip_bad", "image_size") if k in made["data"]}
+    dataset = ranks.in_turn(lambda: load_data(source, show.decoded, show.downloaded, **reading))
     if made["val_fraction"]:
         dataset = dataset.hold_out(made["val_fraction"], made["seed"])
     job = Job(recipe, dataset, where, made["seed"], folder, ranks)
@@ -141,7 +150,7 @@ def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     return Run(job.folder)
 
 
-def _describe(job: Job, val_fraction: float) -> None:
+def _describe(job: Job, val_fraction: float, reading: dict[str, Any]) -> None:
     """Write what the run is, before its first step."""
     data: Dataset = job.dataset
     files.write_json(
@@ -161,6 +170,8 @@ def _describe(job: Job, val_fraction: float) -> None:
                 "test": len(data.test),
                 "mean": data.mean.tolist(),
                 "std": data.std.tolist(),
+                **reading,
+                "skipped": data.skipped,
             },
             "seed": job.seed,
             "val_fraction": val_fraction,

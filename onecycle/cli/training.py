@@ -2,10 +2,14 @@
 
 import inspect
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from onecycle.cli.app import Json, Quiet, Set, app
 from onecycle.errors import RecipeError
+
+SkipBad = Annotated[bool, Parameter(negative=())]
 
 
 @app.command
@@ -17,6 +21,8 @@ def train(
     set_: Set = None,
     seed: int = 0,
     val_fraction: float = 0.0,
+    skip_bad: SkipBad = False,
+    image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -44,6 +50,11 @@ def train(
         Of the first weights, the order, the augmentation and the held-out part.
     val_fraction:
         Hold out this part of the training images and judge each epoch on it instead.
+    skip_bad:
+        Leave out images that can't be used; each of them is an error otherwise.
+    image_size:
+        Bring pictures to this many pixels, 16 to 128; by default they keep the one size that they
+        have, or one is chosen for them.
     device:
         auto, cpu, cuda or mps.
     precision:
@@ -75,6 +86,8 @@ def train(
             settings=set_ or (),
             seed=seed,
             val_fraction=val_fraction,
+            skip_bad=skip_bad,
+            image_size=image_size,
             device=device,
             precision=precision,
             threads=threads,

@@ -1,15 +1,16 @@
 """The one type that every source of images ends in."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.errors import DataError, RecipeError
+from onecycle.errors import RecipeError
 
 CHUNK = 4096  # images whose sums are taken at once
-MIN_SIZE, MAX_SIZE = 16, 128  # pixels
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Split:
 class Dataset:
     """A training and a test part, and perhaps a validation part held out of the training part.
 
-    `digest` is of the pixels, labels and class names, whatever files they came in.
+    `digest` is of the pixels, labels and class names, whatever files they came in. `skipped` has a
+    line `name (reason)` for each image that was left out because it can't be used.
     """
 
     name: str
@@ -52,11 +54,18 @@ class Dataset:
     digest: str
     source: str = ""
     val: Split | None = field(default=None)
+    skipped: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
         """Height and width of the images, in pixels."""
         return int(self.train.pixels.shape[1])
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The classes without a test image."""
+        present = set(self.test.labels.tolist())
+        return tuple(name for label, name in enumerate(self.classes) if label not in present)
 
     @cached_property
     def mean(self) -> NDArray[np.float64]:
@@ -103,19 +112,16 @@ class Dataset:
         return replace(self, train=self.train.subset(rest), val=self.train.subset(chosen))
 
 
-def check(dataset: Dataset) -> Dataset:
-    """`dataset`, if it can be trained on; DataError in one line if not."""
-    where = dataset.source or dataset.name
-    if len(dataset.classes) < 2:
-        raise DataError(f"{where}: only one class ({dataset.classes[0]}); at least two are needed")
-    if not MIN_SIZE <= dataset.image_size <= MAX_SIZE:
-        raise DataError(
-            f"{where}: images are {dataset.image_size} pixels wide; {MIN_SIZE} to {MAX_SIZE} can "
-            "be trained on"
-        )
-    for part, split in (("train", dataset.train), ("test", dataset.test)):
-        present = set(np.unique(split.labels).tolist())
-        missing = [name for i, name in enumerate(dataset.classes) if i not in present]
-        if missing:
-            raise DataError(f"{where}: no {part} images of class {', '.join(missing)}")
-    return dataset
+def digest(classes: tuple[str, ...], train: Split, test: Split) -> str:
+    """Hex SHA-256 of class names, image shape, and each part's labels and pixels in its order."""
+    header = {
+        "classes": classes,
+        "shape": train.pixels.shape[1:],
+        "counts": (len(train), len(test)),
+    }
+    total = hashlib.sha256(json.dumps(header).encode())
+    for split in (train, test):
+        total.update(split.labels.astype("<i8").tobytes())
+        for start in range(0, len(split), CHUNK):
+            total.update(split.images(start, start + CHUNK).tobytes())
+    return total.hexdigest()

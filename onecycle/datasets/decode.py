@@ -1,102 +1,110 @@
-"""Image files to pixels: decoded ahead by a few threads, in bounded memory."""
+"""One image file to pixels, whatever kind of picture it is.
+
+- Its EXIF orientation is applied. Where that is damaged, the picture stays as it is stored.
+- Grey, palette, CMYK and YCbCr become RGB as Pillow converts them; what is transparent, by an alpha
+  channel, a palette or a colour, is put on white.
+- 16-bit grey becomes 8 bits by value / 257, rounded; of 16-bit colour Pillow reads the high byte.
+  32-bit integers and floats (Pillow's modes I and F) have no known range and are refused.
+- Of an animation or several pages the first picture is taken.
+- More than 50 million pixels are refused, and files that are truncated or damaged in any way.
+- Images that are all square and of one size from 16 to 128 pixels are kept as they are. Otherwise
+  each is scaled to a shorter side of S pixels, up or down, and its centre of S x S is taken. S is
+  the image size asked for, else the largest of 32, 48, 64, 96 and 128 that is not above the
+  median of the shorter sides, at least 32.
+- The filter is Pillow's Lanczos, the sharpest that doesn't alias, for shrinking as for enlarging.
+  An image of more than three times the size is first reduced by averaging whole blocks
+  (`reducing_gap`; a JPEG while it is decoded), which is fast and can't be told apart.
+"""
 
 import io
-import os
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from statistics import median
+from threading import Condition
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from onecycle.datasets import source
-from onecycle.datasets.folder import Member, members
-from onecycle.datasets.source import Contents, Pixels, Reader
-from onecycle.errors import DataError, one_line
+from onecycle.datasets.source import Pixels
+from onecycle.errors import one_line
 
 PIXEL_LIMIT = 50_000_000  # of one image: more is taken for a decompression bomb
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs a program
-DEEP_MODES = ("I", "F")  # first letters of the modes that 8 bits can't hold
-TASK_IMAGES = 256  # at most, decoded by one task
-TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
+NO_RANGE = ("I", "F")  # modes of which nobody knows what is black and what is white
+SMALLEST, LARGEST = 16, 128  # pixels of a side that can be trained on
+SIZES = (32, 48, 64, 96, 128)  # of which one is chosen for images of different sizes
+GAP = 3  # how many times larger than needed an image stays when it is reduced by whole blocks
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # what makes a picture upright, by its EXIF orientation
 
 
-def images(path: Path) -> Reader:
-    """Every image at `path` in turn; classes in the order of their names. Raises as `decoded`."""
-    classes: set[str] = set()
-    with closing(decoded(path)) as found:
-        for member, pixels in found:
-            if member.split == "train":
-                classes.add(member.class_name)
-            yield source.Image(member.split, member.class_name, member.name, pixels)
-    yield Contents({name: name for name in sorted(classes)})
+@dataclass(frozen=True)
+class Found:
+    """An image file: its size by its header, if that can be read, and its pixels or why not."""
+
+    size: tuple[int, int] | None
+    pixels: Pixels | str
 
 
-def decoded(path: Path) -> Generator[tuple[Member, Pixels | str]]:
-    """Every image at `path` in turn, decoded ahead by a few threads in bounded memory.
+def look(content: bytes, size: int | None = None, *, header_only: bool = False) -> Found:
+    """The file `content` as pixels (S, S, 3) uint8, where S is `size`, or why it can't be used.
 
-    Either its pixels, (H, H, 3) uint8 with one H for all, or why it can't be used. Raises
-    DataError for an image of another size.
+    Without `size` an image that is `fit` comes as it is, and another one at any size. With
+    `header_only` no pixels are read.
     """
-    workers = min(8, os.cpu_count() or 1)
-    with closing(members(path)) as found, ThreadPoolExecutor(workers) as pool:
-        for first in found:
-            try:
-                size = _opened(first.content).size
-                break
-            except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
-                yield first, _reason(error)
-        else:
-            return
-        if size[0] != size[1]:
-            raise DataError(f"{path}: {first.name} is {_by(size)}: images must be square")
-        pending: deque[tuple[list[Member], Future[list[Pixels | str]]]] = deque()
-        for task in _tasks(chain([first], found), 3 * size[0] * size[1]):
-            pending.append((task, pool.submit(_decode, path, task, first.name, size)))
-            if len(pending) > 2 * workers:
-                oldest, future = pending.popleft()
-                yield from zip(oldest, future.result(), strict=True)
-        for task, future in pending:
-            yield from zip(task, future.result(), strict=True)
+    shape = None
+    try:
+        image = _opened(content)
+        shape = image.size
+        if header_only:
+            return Found(shape, "")
+        with nullcontext() if fit(shape) else _room.take(shape[0] * shape[1]):
+            return Found(shape, _pixels(image, size or (shape[0] if fit(shape) else SMALLEST)))
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        return Found(shape, _reason(error))
 
 
-def _tasks(found: Iterable[Member], image_bytes: int) -> Iterator[list[Member]]:
-    """`found` in lists that are small in number and in bytes, packed and decoded."""
-    task: list[Member] = []
-    size = 0
-    for member in found:
-        task.append(member)
-        size += len(member.content) + image_bytes
-        if len(task) == TASK_IMAGES or size >= TASK_BYTES:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
+def fit(shape: tuple[int, int]) -> bool:
+    """Whether images of this width and height can be trained on as they are."""
+    return shape[0] == shape[1] and SMALLEST <= shape[0] <= LARGEST
 
 
-def _decode(
-    path: Path, task: list[Member], first: str, size: tuple[int, int]
-) -> list[Pixels | str]:
-    """The pixels of each image, or why not. DataError for one that is not of `first`'s size."""
-    results: list[Pixels | str] = []
-    for member in task:
+def common_size(sides: Iterable[int]) -> int:
+    """The size for images whose shorter sides have `sides` pixels; at least one."""
+    middle = median(sides)
+    return max((size for size in SIZES if size <= middle), default=SIZES[0])
+
+
+class _Room:
+    """Room for so many pixels: threads that decode large images wait for each other."""
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
         try:
-            image = _opened(member.content)
-            if image.size != size:
-                raise DataError(
-                    f"{path}: {first} is {_by(size)} and {member.name} is {_by(image.size)}: "
-                    "all images must have one size"
-                )
-            pixels = np.frombuffer(image.convert("RGB").tobytes(), np.uint8)
-            results.append(pixels.reshape(size[1], size[0], 3))
-        except DataError:
-            raise
-        except Exception as error:  # as above
-            results.append(_reason(error))
-    return results
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+_room = _Room(PIXEL_LIMIT)  # that one image always has; about 0.5 GB
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -104,16 +112,64 @@ def _opened(content: bytes) -> Image.Image:
     if not content:
         raise ValueError("empty file")
     image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if not min(image.size):
+        raise ValueError("no pixels")
     if image.width * image.height > PIXEL_LIMIT:
-        raise ValueError(f"{_by(image.size)}, over the limit of {PIXEL_LIMIT:,} pixels")
-    if image.mode.startswith(DEEP_MODES):
-        raise ValueError("more than 8 bits a channel")
+        raise ValueError(f"{image.width}x{image.height}, over the limit of {PIXEL_LIMIT:,} pixels")
+    if image.mode in NO_RANGE:
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
     return image
+
+
+def _pixels(image: Image.Image, size: int) -> Pixels:
+    """The upright centre of `image`, (size, size, 3) uint8; any Exception if it is damaged."""
+    square = _rgb(image) if image.size == (size, size) else _scaled(image, size)
+    turn = _turn(image)
+    upright = square if turn is None else square.transpose(turn)
+    return np.frombuffer(upright.tobytes(), np.uint8).reshape(size, size, 3)
+
+
+def _scaled(image: Image.Image, size: int) -> Image.Image:
+    """The centre of `image`, as large a square as it holds, at `size`."""
+    width, height = map(float, image.size)
+    enough = GAP * size / min(image.size)
+    reduced = image.draft(None, (int(width * enough), int(height * enough)))
+    if reduced:
+        width, height = reduced[1][2:]
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return _rgb(image).resize((size, size), Image.Resampling.LANCZOS, box, reducing_gap=GAP)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`image` decoded, as 8-bit RGB on white."""
+    image.load()
+    if image.mode.startswith("I;16"):
+        return _eight_bits(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(clear, mask=clear)
+    return white
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey."""
+    values = np.asarray(image)
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    grey[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright by its EXIF data; None if nothing does, or nobody knows."""
+    try:
+        return TURNS.get(image.getexif()[ExifTags.Base.Orientation])
+    except Exception:  # none there, or damage, which raises nearly anything
+        return None
 
 
 def _reason(error: Exception) -> str:
     return "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

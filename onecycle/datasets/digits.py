@@ -3,8 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from onecycle.datasets.cache import digest
-from onecycle.datasets.dataset import Dataset, Split
+from onecycle.datasets.dataset import Dataset, Split, digest
 
 SIZE = 32  # pixels, to which the 8x8 originals are enlarged
 TEST_FRACTION = 0.2

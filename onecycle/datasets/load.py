@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from onecycle.datasets import cache, cifar, decode, digits, fetch, folder
+from onecycle.datasets import cache, cifar, digits, fetch, folder, images
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, has_archive_suffix
-from onecycle.datasets.dataset import Dataset, check
+from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.decode import LARGEST, SMALLEST
 from onecycle.datasets.source import Reader, Source
-from onecycle.errors import DataError, did_you_mean
+from onecycle.errors import DataError, RecipeError, did_you_mean
 from onecycle.files import disk_errors
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "cifar100-coarse": 20}
@@ -26,6 +27,9 @@ def load(
     spec: str | Path,
     progress: Callable[[int], None] | None = None,
     downloading: fetch.Progress | None = None,
+    *,
+    skip_bad: bool = False,
+    image_size: int | None = None,
 ) -> Dataset:
     """The data set `spec`: one of `NAMES`, or the path of a folder or archive.
 
@@ -33,11 +37,38 @@ def load(
     published (with fine labels). `cifar10`, `cifar100` (fine labels) and `cifar100-coarse` are
     looked for in `$ONECYCLE_DATA`, else in the cache, else downloaded into it. `progress` is
     called now and then with the number of images read so far, `downloading` with the bytes that
-    are there and all bytes. Raises DataError, or DiskError for a cache that can't be written.
+    are there and all bytes.
+
+    With `skip_bad` images that can't be used are left out and listed in `Dataset.skipped`.
+    `image_size` is that of pictures, in pixels (`decode` says how they come to it and what is
+    chosen without it); digits and CIFAR as published have their own. Raises DataError, RecipeError
+    for another `image_size`, or DiskError for a cache that can't be written.
     """
     given = str(spec)
+    if image_size is not None and not SMALLEST <= image_size <= LARGEST:
+        raise RecipeError(
+            f"--image-size {image_size}: give a number of pixels from {SMALLEST} to {LARGEST}"
+        )
     if given == "digits":
-        return check(digits.load())
+        dataset = digits.load()
+    else:
+        dataset = _load(given, progress, downloading, skip_bad, image_size)
+    if image_size not in (None, dataset.image_size):
+        raise RecipeError(
+            f"--image-size {image_size}: the images of {dataset.name} have {dataset.image_size} "
+            "pixels; only pictures of your own are resized"
+        )
+    return dataset
+
+
+def _load(
+    given: str,
+    progress: Callable[[int], None] | None,
+    downloading: fetch.Progress | None,
+    skip_bad: bool,
+    image_size: int | None,
+) -> Dataset:
+    """The data set at a path, or CIFAR by its name."""
     path = _named(given, downloading) if given in CLASSES else _expanded(given)
     with disk_errors(path, "read"):
         if not path.exists():
@@ -46,7 +77,8 @@ def load(
                 f"{did_you_mean(given, NAMES)}"
             )
     coarse = given == "cifar100-coarse"
-    dataset = cache.load(source(path, "coarse" if coarse else "fine"), progress)
+    found = source(path, "coarse" if coarse else "fine", image_size)
+    dataset = cache.load(found, progress, skip_bad=skip_bad)
     if len(dataset.classes) != CLASSES.get(given, len(dataset.classes)):
         raise DataError(
             f"{given}: {path} has {len(dataset.classes)} classes, not {CLASSES[given]}: "
@@ -54,19 +86,21 @@ def load(
         )
     name = KNOWN.get(dataset.digest) or dataset.name or _stem(path)
     # What `load` takes to give the same again: a path alone stands for fine labels.
-    return check(replace(dataset, name=name, source=given if coarse else str(path.resolve())))
+    return replace(dataset, name=name, source=given if coarse else str(path.resolve()))
 
 
-def source(path: Path, labels: str = "fine") -> Source:
+def source(path: Path, labels: str = "fine", image_size: int | None = None) -> Source:
     """What is at `path`; CIFAR is recognised by its files, and anything else taken for images.
 
     Raises DataError if there is no folder or archive, or a folder holds two CIFARs.
     """
     if folder.is_archive(path):
-        return Source(path, labels, partial(folder.files, path), partial(_packed, path, labels))
+        read = partial(_packed, path, labels, image_size)
+        return Source(path, labels, partial(folder.files, path), read, image_size)
     found = cifar.find(path)
     if not found:
-        return Source(path, labels, partial(folder.files, path), partial(decode.images, path))
+        read = partial(images.read, path, image_size)
+        return Source(path, labels, partial(folder.files, path), read, image_size)
     if len({form.data for form, _ in found}) > 1:
         raise DataError(f"{path} holds {' and '.join(place.name for _, place in found)}: name one")
     form, place = found[0]
@@ -77,9 +111,12 @@ def source(path: Path, labels: str = "fine") -> Source:
     return Source(place, labels, files, read)
 
 
-def _packed(path: Path, labels: str) -> Reader:
+def _packed(path: Path, labels: str, image_size: int | None) -> Reader:
     found = cifar.find_packed(path)
-    yield from cifar.read_packed(path, *found, labels) if found else decode.images(path)
+    if found:
+        yield from cifar.read_packed(path, *found, labels)
+    else:
+        yield from images.read(path, image_size)
 
 
 def _expanded(given: str) -> Path:

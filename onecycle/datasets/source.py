@@ -51,14 +51,23 @@ class Contents:
     hashes: Mapping[str, str] = field(default_factory=dict)
 
 
-Reader = Generator[Image | Contents]  # `Contents` last
+@dataclass(frozen=True)
+class Again:
+    """What came until now is void: all images come anew, at another size."""
+
+
+Reader = Generator[Image | Again | Contents]  # `Contents` last
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from. `labels` tells apart what the same files can be read as."""
+    """Where a data set comes from.
+
+    `labels` and `image_size` tell apart what the same files can be read as.
+    """
 
     path: Path
     labels: str
     files: Callable[[], list[File]]
     read: Callable[[], Reader]
+    image_size: int | None = None  # pixels to which images are brought; None: their own choice

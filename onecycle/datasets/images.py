@@ -1,0 +1,95 @@
+"""Every image of a folder or archive in turn, all at one size: decoded ahead by a few threads."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from onecycle.datasets.decode import LARGEST, Found, common_size, fit, look
+from onecycle.datasets.folder import Member, members
+from onecycle.datasets.source import Again, Contents, Image, Reader
+
+TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
+
+
+def read(path: Path, size: int | None = None) -> Reader:
+    """Every image at `path` in turn, at `size`; classes in the order of their names.
+
+    Without `size` they come as they are until one has another size; then the sizes of all are
+    read, and all come again. Memory is bounded. Raises as `members` does.
+    """
+    classes: set[str] = set()
+    if size is None:
+        size = yield from _as_they_are(path, classes)
+        if size:
+            yield Again()
+    if size:
+        for member, found in _ahead(path, partial(look, size=size), classes):
+            yield Image(member.split, member.class_name, member.name, found.pixels)
+    yield Contents({name: name for name in sorted(classes)})
+
+
+def _as_they_are(path: Path, classes: set[str]) -> Generator[Image, None, int | None]:
+    """The images as long as they are fit and of one size; if not all are, the size for them."""
+    sides: list[int] = []
+    first: tuple[int, int] | None = None
+    differ = False
+
+    def work(content: bytes) -> Found:
+        return look(content, header_only=differ)
+
+    for member, found in _ahead(path, work, classes):
+        if found.size:
+            sides.append(min(found.size))
+        if differ:
+            continue
+        if not isinstance(found.pixels, str) and found.size:
+            first = first or found.size
+            differ = found.size != first or not fit(first)
+        if not differ:
+            yield Image(member.split, member.class_name, member.name, found.pixels)
+    return common_size(sides) if differ else None
+
+
+def _ahead(
+    path: Path, work: Callable[[bytes], Found], classes: set[str]
+) -> Generator[tuple[Member, Found]]:
+    """Every image file at `path` and what `work` finds in it; adds training classes' names."""
+    workers = min(8, os.cpu_count() or 1)
+    pending: deque[tuple[list[Member], Future[list[Found]]]] = deque()
+    with closing(members(path)) as found, ThreadPoolExecutor(workers) as pool:
+        for task in _tasks(found):
+            classes.update(member.class_name for member in task if member.split == "train")
+            pending.append((task, pool.submit(_done, work, task)))
+            if len(pending) > 2 * workers:
+                yield from _next(pending)
+        while pending:
+            yield from _next(pending)
+
+
+def _next(
+    pending: "deque[tuple[list[Member], Future[list[Found]]]]",
+) -> Iterator[tuple[Member, Found]]:
+    task, future = pending.popleft()
+    return zip(task, future.result(), strict=True)
+
+
+def _done(work: Callable[[bytes], Found], task: list[Member]) -> list[Found]:
+    return [work(member.content) for member in task]
+
+
+def _tasks(found: Iterable[Member]) -> Iterator[list[Member]]:
+    """`found` in lists of few bytes, packed and decoded."""
+    task: list[Member] = []
+    size = 0
+    for member in found:
+        task.append(member)
+        size += len(member.content) + 3 * LARGEST**2
+        if size >= TASK_BYTES:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
