@@ -8,7 +8,7 @@ import pytest
 
 import onecycle
 from onecycle import cli
-from onecycle.datasets.dataset import MAX_SIZE
+from onecycle.datasets.dataset import LARGEST
 from onecycle.errors import DiskError, RecipeError
 from onecycle.recipe import book
 from onecycle.run import estimate
@@ -71,9 +71,9 @@ def test_time_is_measured_on_few_images(instant, monkeypatch):
     monkeypatch.setattr(
         estimate, "image_seconds", lambda recipe, data, machine: seen.append(data) or 0.0
     )
-    onecycle.summary("davidnet", 1000, MAX_SIZE, settings=SMALL)
+    onecycle.summary("davidnet", 1000, LARGEST, settings=SMALL)
     (noise,) = seen
-    assert len(noise.classes) == 1000 and noise.image_size == MAX_SIZE
+    assert len(noise.classes) == 1000 and noise.image_size == LARGEST
     assert noise.train.pixels.nbytes < 4e6 and len(np.unique(noise.train.labels)) == 1000
 
 
