@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Recipe", "Results", "Run", "recipes", "results", "resume", "summary", "train"]
+__all__ = ["Recipe", "Results", "Run", "Runs", "recipes", "results", "resume", "summary", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,15 @@ class Show:
     ) -> None:
         self._bar.stop()
 
+    def hush(self) -> None:
+        """Show nothing: of several processes one does."""
+        self._console.quiet = True
+        self._bar.disable = True
+
+    def seed(self, seed: int, number: int, of: int) -> None:
+        """The run of `seed` is next, the `number`-th `of` several."""
+        self._console.print(f"seed {seed} ({number} of {of})")
+
     def decoded(self, images: int) -> None:
         """`images` of a new data set are decoded so far."""
         if images % DECODED_EVERY == 0:

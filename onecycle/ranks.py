@@ -110,8 +110,7 @@ def join(device: str) -> Ranks:
 
     Raises RecipeError if there are more processes on a machine than GPUs.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    if world() == 1:
         return ALONE
     if device == "cuda":
         local = int(os.environ["LOCAL_RANK"])
@@ -123,12 +122,12 @@ def join(device: str) -> Ranks:
         torch.cuda.set_device(local)
     rank = int(os.environ["RANK"])
     if not dist.is_initialized():
-        store, _, _ = next(rendezvous("env://", rank, world))
+        store, _, _ = next(rendezvous("env://", rank, world()))
         # Restarted processes meet in the same store: they must not read the addresses of the dead.
         store = PrefixStore(f"start-{restarts()}", store)
         backend = "nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
-    return Ranks(rank, world)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world())
+    return Ranks(rank, world())
 
 
 @contextmanager
@@ -143,6 +142,11 @@ def loss_of_others() -> Iterator[None]:
                 "start all of them again with --resume"
             ) from error
         raise
+
+
+def world() -> int:
+    """How many processes torchrun started, 1 if none."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def prints() -> bool:

@@ -20,6 +20,7 @@ def train(
     epochs: float | None = None,
     set_: Set = None,
     seed: int = 0,
+    seeds: int | None = None,
     val_fraction: float = 0.0,
     skip_bad: SkipBad = False,
     image_size: int | None = None,
@@ -48,6 +49,8 @@ def train(
         Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
     seed:
         Of the first weights, the order, the augmentation and the held-out part.
+    seeds:
+        Train that many seeds, from --seed on, under one folder, and summarize them.
     val_fraction:
         Hold out this part of the training images and judge each epoch on it instead.
     skip_bad:
@@ -85,6 +88,7 @@ def train(
             epochs=epochs,
             settings=set_ or (),
             seed=seed,
+            seeds=seeds,
             val_fraction=val_fraction,
             skip_bad=skip_bad,
             image_size=image_size,
@@ -95,7 +99,11 @@ def train(
             quiet=quiet,
         )
     if prints():
-        _print_run(run.summary, as_json=json_)
+        if json_:
+            print(json.dumps(run.summary))
+        else:
+            show = _print_runs if isinstance(run, api.Runs) else _print_run
+            show(run.summary)
 
 
 def _only_resume(options: dict[str, Any]) -> None:
@@ -107,10 +115,7 @@ def _only_resume(options: dict[str, Any]) -> None:
             raise RecipeError(f"--resume takes everything from the run: leave out --{option}")
 
 
-def _print_run(summary: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(summary))
-        return
+def _print_run(summary: dict[str, Any]) -> None:
     print(f"run             {summary['run']}")
     print(f"recipe          {summary['recipe']} ({summary['recipe_digest']})")
     print(f"data            {summary['data']}")
@@ -123,3 +128,24 @@ def _print_run(summary: dict[str, Any], *, as_json: bool) -> None:
     print(f"seconds         {summary['seconds']:.0f}  (training {summary['train_seconds']:.0f})")
     if summary["data"] == "digits":
         print("next, CIFAR-10: ./run.sh --data cifar10  (or 'onecycle train --data cifar10')")
+
+
+def _print_runs(summary: dict[str, Any]) -> None:
+    print(f"recipe          {summary['recipe']} ({summary['recipe_digest']})")
+    print(f"data            {summary['data']}")
+    for name in ("test", "val", "train"):
+        if found := summary.get(f"{name}_accuracy"):
+            print(f"{name + ' accuracy':<15} {_spread(found)}")
+    print("by class        (share of its test images that are right)")
+    for name, figures in summary["per_class"].items():
+        print(f"  {name:<13} {_spread(figures['recall']) if figures['recall'] else 'n/a'}")
+    print(f"seconds         {summary['seconds']['mean']:.0f} a run")
+
+
+def _spread(found: dict[str, Any]) -> str:
+    if found["std"] is None:
+        return f"{found['mean']:.2%}  (one seed)"
+    return (
+        f"{found['mean']:.2%}  (std {100 * found['std']:.2f} points, 95 % interval of the mean "
+        f"{found['low']:.2%} to {found['high']:.2%}, n = {found['n']})"
+    )

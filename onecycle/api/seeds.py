@@ -1,0 +1,87 @@
+"""Several seeds of one recipe: a run each, under one folder, and what they have in common."""
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from onecycle import files, progress
+from onecycle.api import single
+from onecycle.api.handle import Run
+from onecycle.api.setup import Setup
+from onecycle.errors import RecipeError
+from onecycle.recipe import book
+from onecycle.reporting import seeds as reporting
+from onecycle.run import record
+from onecycle.run.checkpoint import has_checkpoint
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of one recipe with several seeds: their folder, read when asked."""
+
+    path: Path
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs, by seed."""
+        seeds = files.read_json(self.path / record.SEEDS)["seeds"]
+        return [Run(self.path / f"seed-{seed}") for seed in seeds]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Mean, standard deviation and 95 % interval of every figure, those of classes too."""
+        summary: dict[str, Any] = files.read_json(self.path / record.SUMMARY)
+        return summary
+
+
+def train(setup: Setup, seeds: list[int], out: Path | None, show: progress.Show) -> Runs:
+    """Train `setup` once for each of `seeds` into the new folder `out`."""
+    folder = record.new_folder(setup.recipe.name, out)
+    files.write_json(
+        folder / record.RECIPE,
+        {"digest": setup.recipe.digest(), "recipe": setup.recipe.to_dict()},
+    )
+    files.write_json(folder / record.SEEDS, {"seeds": seeds, "setup": setup.to_dict()})
+    return go_on(folder, show)
+
+
+def go_on(folder: Path, show: progress.Show) -> Runs:
+    """Train the seeds of `folder` that aren't finished, and summarize all of them."""
+    made = files.read_json(folder / record.SEEDS)
+    setup = Setup(book.find(str(folder / record.RECIPE)), **made["setup"])
+    lock = files.FolderLock(folder)
+    try:
+        for number, seed in enumerate(made["seeds"], start=1):
+            show.seed(seed, number, len(made["seeds"]))
+            _finish(setup, seed, folder / f"seed-{seed}", show)
+        runs = Runs(folder)
+        files.write_json(
+            folder / record.SUMMARY, reporting.summarize([run.path for run in runs.runs])
+        )
+        return runs
+    finally:
+        lock.release()
+
+
+def check(seeds: int, world: int) -> None:
+    """RecipeError if that many seeds can't be trained, or not by `world` processes."""
+    if seeds < 1:
+        raise RecipeError(f"--seeds {seeds}: give at least 1")
+    if world > 1:
+        raise RecipeError("--seeds goes without torchrun: start a run for each seed")
+
+
+def _finish(setup: Setup, seed: int, folder: Path, show: progress.Show) -> None:
+    """Have the run of `seed` in `folder`, whatever is there of it."""
+    if (folder / record.SUMMARY).exists():
+        return
+    if has_checkpoint(folder):
+        single.resume(folder, show)
+        return
+    # A run that ended before its first save has nothing to go on from.
+    if folder.exists():
+        with files.disk_errors(folder, "clear"):
+            shutil.rmtree(folder)
+    single.train(setup, seed, folder, show)

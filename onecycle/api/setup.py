@@ -1,0 +1,57 @@
+"""What every verb that trains is given: a recipe, data and a machine, by name."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from onecycle import machine, progress
+from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.load import load
+from onecycle.machine import Machine
+from onecycle.ranks import Ranks, join
+from onecycle.recipe.schema import Recipe
+from onecycle.training.loop import check_groups, check_sizes
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A recipe and what it is to be trained on, as far as a seed doesn't matter."""
+
+    recipe: Recipe
+    data: str
+    val_fraction: float = 0.0
+    skip_bad: bool = False
+    image_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the files of the data are read."""
+        return {"skip_bad": self.skip_bad, "image_size": self.image_size}
+
+    def open(self, seed: int, show: progress.Show) -> tuple[Dataset, Machine, Ranks]:
+        """The data, its validation part held out by `seed`, the machine, and who takes part.
+
+        Raises RecipeError if the recipe fits one of them not, DataError, DiskError.
+        """
+        where = machine.choose(self.device, self.precision, self.threads)
+        ranks = join(where.device)
+        if not ranks.first:
+            show.hush()
+        check_groups(self.recipe, ranks)
+        dataset = ranks.in_turn(
+            lambda: load(self.data, show.decoded, show.downloaded, **self.reading)
+        )
+        if self.val_fraction:
+            dataset = dataset.hold_out(self.val_fraction, seed)
+        check_sizes(self.recipe, dataset)
+        return dataset, where, ranks
+
+    def with_recipe(self, recipe: Recipe) -> "Setup":
+        """The same with another recipe."""
+        return replace(self, recipe=recipe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values without the recipe, which is kept in a file of its own."""
+        return {key: value for key, value in asdict(self).items() if key != "recipe"}

@@ -1,0 +1,146 @@
+"""One run: begun, or gone on with."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from onecycle import files, machine, progress
+from onecycle.api.handle import Run
+from onecycle.api.setup import Setup
+from onecycle.datasets.dataset import Dataset
+from onecycle.errors import DataError, RecipeError
+from onecycle.ranks import Ranks, loss_of_others
+from onecycle.recipe.schema import Recipe
+from onecycle.reporting import plots
+from onecycle.run import estimate, record
+from onecycle.run.checkpoint import Checkpoint, newest
+from onecycle.run.conduct import conduct
+from onecycle.run.job import Job
+
+VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
+
+
+def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run:
+    """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
+    dataset, where, ranks = setup.open(seed, show)
+    expected = estimate.seconds(setup.recipe, dataset, where) / ranks.world
+    folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
+    job = Job(setup.recipe, dataset, where, seed, folder, ranks)
+    with _one_writer(job):
+        if ranks.first:
+            _describe(job, setup)
+        show.started(job, expected)
+        return _drive(job, None, show)
+
+
+def resume(folder: Path, show: progress.Show) -> Run:
+    """Go on with the run in `folder`. Raises as `onecycle.resume`."""
+    if not (folder / record.ENVIRONMENT).is_file():
+        raise RecipeError(f"--resume {folder}: no run is there (no {record.ENVIRONMENT})")
+    if (folder / record.SUMMARY).exists():
+        raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
+    made = files.read_json(folder / record.ENVIRONMENT)
+    setup = _made_from(made, Run(folder).recipe)
+    dataset, where, ranks = setup.open(made["seed"], show)
+    if ranks.world != made.get("processes", 1):
+        raise RecipeError(
+            f"--resume {folder}: it was trained by {made.get('processes', 1)} processes, not "
+            f"{ranks.world}: start as many again"
+        )
+    job = Job(setup.recipe, dataset, where, made["seed"], folder, ranks)
+    with _one_writer(job):
+        checkpoint = newest(folder)
+        if setup.recipe.digest() != checkpoint.extra["recipe_digest"]:
+            raise RecipeError(
+                f"{folder / record.RECIPE} is not the recipe that was saved; restore it"
+            )
+        if dataset.digest != checkpoint.extra["data_digest"]:
+            raise DataError(
+                f"{setup.data} is not the data that {folder} was trained on "
+                f"(digest {dataset.digest[:12]}, then {checkpoint.extra['data_digest'][:12]})"
+            )
+        show.resumed(job, checkpoint)
+        return _drive(job, checkpoint, show)
+
+
+def _made_from(made: dict[str, Any], recipe: Recipe) -> Setup:
+    """The setup that a run's `environment.json` tells of."""
+    data = made["data"]
+    # Runs of before there was a choice have none written down.
+    reading = {key: data[key] for key in ("skip_bad", "image_size_asked") if key in data}
+    return Setup(
+        recipe,
+        data["source"],
+        made["val_fraction"],
+        reading.get("skip_bad", False),
+        reading.get("image_size_asked"),
+        **{key: made["machine"][key] for key in ("device", "precision", "threads")},
+    )
+
+
+@contextmanager
+def _one_writer(job: Job) -> Iterator[None]:
+    """Hold the run folder inside the block, and take leave of other processes after it."""
+    lock = files.FolderLock(job.folder) if job.ranks.first else None
+    try:
+        yield
+    finally:
+        if lock:
+            lock.release()
+        job.ranks.leave()
+
+
+def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:
+    """The run folder, made by the first process."""
+    if ranks.first or out is None:
+        return record.new_folder(recipe.name, out)
+    return out
+
+
+def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
+    with show, loss_of_others():
+        for event in conduct(job, checkpoint):
+            show.event(event)
+    if job.ranks.first:
+        plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
+    return Run(job.folder)
+
+
+def _describe(job: Job, setup: Setup) -> None:
+    """Write what the run is, before its first step."""
+    data: Dataset = job.dataset
+    files.write_json(
+        job.folder / record.RECIPE,
+        {"digest": job.recipe.digest(), "recipe": job.recipe.to_dict()},
+    )
+    files.write_json(job.folder / record.CLASSES, list(data.classes))
+    files.write_json(
+        job.folder / record.ENVIRONMENT,
+        {
+            "data": {
+                "name": data.name,
+                "source": data.source,
+                "digest": data.digest,
+                "train": len(data.train),
+                "val": len(data.val) if data.val else 0,
+                "test": len(data.test),
+                "image_size": data.image_size,
+                "mean": data.mean.tolist(),
+                "std": data.std.tolist(),
+                "skip_bad": setup.skip_bad,
+                "image_size_asked": setup.image_size,
+                "skipped": data.skipped,
+            },
+            "seed": job.seed,
+            "val_fraction": setup.val_fraction,
+            "machine": job.machine.to_dict(),
+            "processes": job.ranks.world,
+            "hardware": machine.device_name(job.machine.device),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in VERSIONS},
+        },
+    )
