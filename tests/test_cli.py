@@ -172,6 +172,8 @@ def test_a_full_disk_has_its_own_code(command, monkeypatch):
 def test_recipes_are_listed_and_shown(command):
     code, out, _ = command("recipes")
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == book.names()
+    assert {line.index(book.find(line.split()[0]).about) for line in out.splitlines()} == {24}
+    assert max(len(line) for line in out.splitlines()) <= 110
     code, out, _ = command("recipes", "davidnet")
     assert code == 0 and book.find("davidnet").digest() in out
 

@@ -1,5 +1,8 @@
 """The five references: each recipe is the one of its README, number for number."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
@@ -117,3 +120,30 @@ def test_imagenet_statistics_are_torchvisions(make_data):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = ((pixels / 255 - mean) / std).permute(0, 3, 1, 2)
     torch.testing.assert_close(normalize(pixels), expected)
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = Path(__file__).parent.parent / "scripts" / "references.py"
+    spec = importlib.util.spec_from_file_location("references", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_the_references_is_the_one_that_its_script_writes(script):
+    assert script.PAGE.read_text() == script.page(), "run: python scripts/references.py"
+
+
+def test_the_page_is_computed_from_the_networks(script, monkeypatch):
+    before = script.page()
+    for said in ("| 7,013,258 |", "| 18 (9 in its table) | 8 |", "| 37 of 37 |", "| 9.87 |"):
+        assert said in before
+    script._layers.cache_clear()
+    find = book.find
+    narrow = ["model.width=32", "schedule.lr_peak=0.5"]
+    monkeypatch.setattr(script.book, "find", lambda name: book.change(find(name), narrow))
+    changed = script.page()
+    script._layers.cache_clear()
+    for said in ("| 11,173,962 |", "| 37 of 37 |", "| 379.3 |", "| 9.87 |"):
+        assert said in before and said not in changed
