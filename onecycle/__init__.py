@@ -2,7 +2,19 @@
 
 from typing import Any
 
-__all__ = ["Recipe", "Results", "Run", "Runs", "recipes", "results", "resume", "summary", "train"]
+__all__ = [
+    "Ablation",
+    "Recipe",
+    "Results",
+    "Run",
+    "Runs",
+    "ablate",
+    "recipes",
+    "results",
+    "resume",
+    "summary",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

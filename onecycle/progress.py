@@ -50,6 +50,10 @@ class Show:
         self._console.quiet = True
         self._bar.disable = True
 
+    def note(self, text: str) -> None:
+        """A line about what comes next."""
+        self._console.print(text, markup=False)
+
     def seed(self, seed: int, number: int, of: int) -> None:
         """The run of `seed` is next, the `number`-th `of` several."""
         self._console.print(f"seed {seed} ({number} of {of})")

@@ -2,14 +2,10 @@
 
 import inspect
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from onecycle.cli.app import Json, Quiet, Set, app
+from onecycle.cli.app import Json, Quiet, Set, SkipBad, app
 from onecycle.errors import RecipeError
-
-SkipBad = Annotated[bool, Parameter(negative=())]
 
 
 @app.command

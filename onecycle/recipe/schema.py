@@ -5,7 +5,7 @@ that a new field changes no digest of a recipe that doesn't use it.
 """
 
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -133,6 +133,9 @@ class Recipe(_Spec):
     schedule: OneCycleSpec
     optimizers: OptimizersSpec
     groups: tuple[GroupSpec, ...] = Field(min_length=1)
+    ingredients: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], tuple[str, ...]] = Field(
+        {}, description="what an ablation leaves out, and the key=value settings that do so"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -150,7 +153,9 @@ class Recipe(_Spec):
 
     def digest(self) -> str:
         """Hex digest of all that decides the computation (name and description don't)."""
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "about"})
+        content = self.model_dump(
+            mode="json", exclude_defaults=True, exclude={"name", "about", "ingredients"}
+        )
         return sha256_bytes(json.dumps(content, sort_keys=True).encode())[:16]
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ RECIPE, ENVIRONMENT, CLASSES = "recipe.json", "environment.json", "classes.json"
 EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
 WEIGHTS, PROBABILITIES, LABELS = "model.safetensors", "test_probabilities.npy", "test_labels.npy"
 CHECKPOINTS, CURVES = "checkpoints", "curves.png"
+ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
 
 

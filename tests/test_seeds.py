@@ -1,0 +1,90 @@
+"""Several seeds: a run each, kept when interrupted, and the spread of all their figures."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import onecycle
+from onecycle.errors import RecipeError
+from onecycle.run import record
+
+TINY = ["model.width=4", "epochs=1", "schedule.peak_epoch=0.5", "batch_size=256"]
+OPTIONS = {"settings": TINY, "precision": "fp32", "threads": 1, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Three seeds of a tiny recipe, trained once for this file."""
+    folder = tmp_path_factory.mktemp("seeds") / "three"
+    return onecycle.train("digits", seeds=3, seed=4, val_fraction=0.1, out=folder, **OPTIONS)
+
+
+def test_each_seed_is_a_run_and_the_figures_are_their_spread(finished):
+    assert [run.path.name for run in finished.runs] == ["seed-4", "seed-5", "seed-6"]
+    assert finished.summary["seeds"] == [4, 5, 6]
+    for key in ("test_accuracy", "val_accuracy", "gap"):
+        values = [run.summary[key] for run in finished.runs]
+        found = finished.summary[key]
+        assert found["mean"] == pytest.approx(np.mean(values))
+        assert found["std"] == pytest.approx(np.std(values, ddof=1))
+        assert found["low"] < found["mean"] < found["high"]
+    recalls = []
+    for run in finished.runs:
+        labels = np.load(run.path / record.LABELS)
+        right = run.probabilities.argmax(axis=1) == labels
+        recalls.append(right[labels == 3].mean())
+    assert finished.summary["per_class"]["3"]["recall"]["mean"] == pytest.approx(np.mean(recalls))
+
+
+def test_a_seed_is_the_run_that_it_would_be_alone(finished):
+    alone = onecycle.train("digits", seed=5, val_fraction=0.1, out="alone", **OPTIONS)
+    assert (alone.probabilities == finished.runs[1].probabilities).all()
+
+
+def test_what_is_missing_after_an_interruption_is_made_and_the_rest_kept(finished, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "broken")
+    broken = tmp_path / "broken"
+    (broken / record.SUMMARY).unlink()
+    (broken / "seed-5" / record.SUMMARY).unlink()  # killed during the last evaluation
+    shutil.rmtree(broken / "seed-6" / record.CHECKPOINTS)  # killed before the first save
+    (broken / "seed-6" / record.SUMMARY).unlink()
+    kept = (broken / "seed-4" / record.SUMMARY).stat().st_mtime_ns
+    again = onecycle.resume(broken, quiet=True)
+    assert (broken / "seed-4" / record.SUMMARY).stat().st_mtime_ns == kept
+    for key in ("test_accuracy", "per_class", "seeds"):
+        assert again.summary[key] == finished.summary[key]
+    for one, other in zip(again.runs, finished.runs, strict=True):
+        assert (one.probabilities == other.probabilities).all()
+
+
+def test_seeds_are_listed_and_compared_as_a_group(finished, tmp_path):
+    found = onecycle.results(finished.path)
+    assert [row["seed"] for row in found.rows] == [4, 5, 6]
+    shutil.copytree(finished.path, tmp_path / "copy")
+    (row,) = onecycle.results(finished.path, tmp_path / "copy").accuracy_differences
+    assert row["test"] == "Welch" and row["difference"] == 0 and not row["significant"]
+
+
+def test_a_number_of_seeds_that_cannot_be_is_refused(monkeypatch):
+    with pytest.raises(RecipeError, match="--seeds 0"):
+        onecycle.train("digits", seeds=0, **OPTIONS)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match="without torchrun"):
+        onecycle.train("digits", seeds=2, **OPTIONS)
+    with pytest.raises(RecipeError, match="torchrun needs --out"):
+        onecycle.train("digits", **OPTIONS)
+
+
+def test_the_command_prints_means_with_intervals(finished, capsys, monkeypatch):
+    from onecycle.cli import training
+
+    monkeypatch.setattr("onecycle.api.resume", lambda *_, **__: finished)
+    training.train(resume="x")
+    out = capsys.readouterr().out
+    accuracy = finished.summary["test_accuracy"]
+    assert f"{accuracy['mean']:.2%}  (std {100 * accuracy['std']:.2f} points" in out
+    assert "n = 3" in out and out.count("\n") > 12
+    training.train(resume="x", json_=True)
+    assert json.loads(capsys.readouterr().out)["seeds"] == [4, 5, 6]
