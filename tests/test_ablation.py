@@ -1,4 +1,4 @@
-"""Ablation: every ingredient in turn, seed by seed, on held-out images, gone on with when broken."""
+"""Ablation: every ingredient in turn, seed by seed, on held-out images; it can be gone on with."""
 
 import json
 
