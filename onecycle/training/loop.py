@@ -16,7 +16,7 @@ from onecycle.machine import Machine
 from onecycle.model.layers import group_sizes, norms
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
-from onecycle.training.schedule import timetable
+from onecycle.training.schedule import Timetable, timetable
 from onecycle.training.state import TrainState
 
 
@@ -33,15 +33,21 @@ class Step:
 
 
 def fit(
-    state: TrainState, dataset: Dataset, recipe: Recipe, machine: Machine, seed: int
+    state: TrainState,
+    dataset: Dataset,
+    recipe: Recipe,
+    machine: Machine,
+    seed: int,
+    table: Timetable | None = None,
 ) -> Iterator[Step]:
     """Train `state` in place from its step to the end of the recipe, yielding after each step.
 
-    What happens at a step is a function of (recipe, data, seed, step) and the state, so that
+    The rates and the length are those of `table`, by default the recipe's own timetable. What
+    happens at a step is a function of (recipe, data, seed, table, step) and the state, so that
     breaking off, saving and going on changes nothing. Raises RecipeError if the recipe's padding
     or cutout doesn't fit the images.
     """
-    table = timetable(recipe, len(dataset.train))
+    table = table or timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
     pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
     rows = torch.from_numpy(dataset.train.rows)
