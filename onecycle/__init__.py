@@ -4,11 +4,13 @@ from typing import Any
 
 __all__ = [
     "Ablation",
+    "RangeTest",
     "Recipe",
     "Results",
     "Run",
     "Runs",
     "ablate",
+    "find_lr",
     "recipes",
     "results",
     "resume",

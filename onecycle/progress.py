@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from onecycle.datasets.folder import few
-from onecycle.run import conduct, record
+from onecycle.run import conduct, find_lr, record
 from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
 
@@ -23,15 +23,16 @@ class Show:
         widgets = self._console.is_jupyter and find_spec("ipywidgets") is not None
         self._live = self._console.is_terminal or widgets
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.fields[place]}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
             console=self._console,
             disable=quiet or not self._live,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, epoch="", figures="")
+        self._task = self._bar.add_task("", total=None, place="", figures="")
         self._tenths = 0  # of a download that were shown
+        self._steps = 1  # of a range test
 
     def __enter__(self) -> "Show":
         self._bar.start()
@@ -91,7 +92,7 @@ class Show:
                 self._task,
                 total=event.total_steps,
                 completed=event.step,
-                epoch=event.epoch + 1,
+                place=f"epoch {event.epoch + 1}",
                 figures=f"loss {event.loss:.3f}  accuracy {event.accuracy:.2%}  "
                 f"lr {event.lr:.2e}  {event.images_per_second:,.0f} images/s  "
                 f"{duration(event.seconds_left)} left",
@@ -104,6 +105,31 @@ class Show:
                 f"train loss {row['train_loss']:.3f} accuracy {row['train_accuracy']:.2%}  "
                 f"{part} loss {row[f'{part}_loss']:.3f} accuracy {row[f'{part}_accuracy']:.2%}"
             )
+
+    def sweeping(self, job: Job, sweep: find_lr.Sweep, seeds: int) -> None:
+        """The first lines of a range test."""
+        self._describe(job)
+        times = f", with each of {seeds} seeds" if seeds > 1 else ""
+        each = "epochs" if sweep.per_epoch else "batches"
+        self._console.print(
+            f"range test: {sweep.steps} {each} at rates from {sweep.start:.2g} to {sweep.end:.2g}"
+            f"{times}; the test images are not read"
+        )
+        self._steps = sweep.steps
+
+    def swept(self, seed: int, number: int, point: find_lr.Point) -> None:
+        """A range test has seen `number` rates with this seed."""
+        loss, accuracy = point.judged
+        figures = f"loss {loss:.3f}  accuracy {accuracy:.2%}"
+        self._bar.update(
+            self._task,
+            total=self._steps,
+            completed=number,
+            place=f"seed {seed}",
+            figures=f"lr {point.lr:.2e}  {figures}",
+        )
+        if not self._live and 10 * number // self._steps > 10 * (number - 1) // self._steps:
+            self._console.print(f"seed {seed}  lr {point.lr:.2e}  {figures}")
 
     def _describe(self, job: Job) -> None:
         data = job.dataset

@@ -45,6 +45,7 @@ FULL = {
         "lr_peak": 1e-2,
         "lr_final": 1e-4,
         "peak_epoch": 2.0,
+        "three_phase": True,
         "shape": "cosine",
         "per": "epoch",
         "momentum_at_peak": 0.8,
@@ -61,6 +62,16 @@ FULL = {
     ],
     "ingredients": {"cutout": ["augment.cutout=0"]},
 }
+RATES = {"lr_start": 1e-3, "lr_peak": 1e-2}
+OTHER_SCHEDULES = [
+    {
+        **{"kind": "triangular", **RATES},
+        **{"cycle_epochs": 4.0, "per": "epoch", "momentum_at_peak": 0.8},
+    },
+    {"kind": "piecewise", "knots": [[0.5, 1e-3], [8.0, 1e-2]], "shape": "cosine", "per": "epoch"},
+    {"kind": "cosine", "lr_peak": 1e-2, "lr_final": 1e-3, "per": "epoch"},
+    {"kind": "constant", "lr_peak": 1e-2},
+]
 OTHER_WORD = {
     "plain": "all",
     "gap": "max",
@@ -147,7 +158,20 @@ def test_released_recipes_never_change():
 
 def test_the_full_recipe_of_these_tests_sets_every_field():
     recipe = parse(FULL, "full")
-    assert recipe.model_dump(mode="json") == recipe.to_dict() == FULL
+    content = recipe.model_dump(mode="json")
+    assert content["schedule"].pop("kind") == "one_cycle"
+    assert content == recipe.to_dict() == FULL
+
+
+@pytest.mark.parametrize("schedule", OTHER_SCHEDULES, ids=lambda schedule: schedule["kind"])
+def test_every_kind_of_schedule_reads_back_and_every_number_counts(schedule):
+    content = with_value(FULL, "schedule", schedule)
+    recipe = parse(content, "")
+    assert recipe.model_dump(mode="json") == recipe.to_dict() == content
+    for key in leaves(schedule, ("schedule",)):
+        if key != "schedule.kind":
+            changed = with_value(content, key, another(value_at(content, key)))
+            assert parse(changed, "").digest() != recipe.digest(), key
 
 
 @pytest.mark.parametrize("key", ["name", "about", "ingredients.cutout.0"])
@@ -211,6 +235,25 @@ WRONG = [
     ("label_smoothing", 1.0, ["label_smoothing"]),
     ("schedule.peak_epoch", 9, ["peak_epoch 9", "8 epochs"]),
     ("epochs", 1, ["peak_epoch 2", "1 epochs"]),
+    ("schedule", {"kind": "trianglar"}, ["schedule.kind", "did you mean 'triangular'?"]),
+    ("schedule", {"kind": 3}, ["schedule.kind", "'3'", "one_cycle"]),
+    ("schedule", {"kind": "constant", "lr_peek": 0.1}, ["schedule.lr_peak", "required"]),
+    ("schedule", {"kind": "constant", "lr_peak": 0.1, "lr_finl": 1}, ["schedule.lr_finl"]),
+    (
+        "schedule",
+        {"kind": "cosine", "lr_peak": 0.1, "lr_final": 0.01, "pre": "epoch"},
+        ["schedule.pre", "'per'"],
+    ),
+    (
+        "schedule",
+        {"kind": "triangular", **RATES, "cycle_epochs": 9},
+        ["schedule.cycle_epochs 9", "8 epochs"],
+    ),
+    ("schedule", {"kind": "piecewise", "knots": [[0, 1], [9, 1]]}, ["knots", "9", "8 epochs"]),
+    ("schedule", {"kind": "piecewise", "knots": [[2, 1], [1, 1]]}, ["knots", "rise", "2, 1"]),
+    ("schedule", {"kind": "piecewise", "knots": [[0, 1], [1, 0]]}, ["schedule.knots.1.1"]),
+    ("schedule", {"kind": "piecewise", "knots": []}, ["schedule.knots"]),
+    ("schedule", 3, ["schedule"]),
     ("groups.0.optimizer", "adam", ["[optimizers.adam]"]),
     ("groups.0.optimizer", "adamm", ["groups.0.optimizer", "'adamm'"]),
     ("groups", [], ["groups"]),
@@ -231,7 +274,7 @@ def test_wrong_recipe_file_is_refused_with_its_key(key, value, parts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "parts"), [case for case in WRONG if case[0] != "optimizers.sdg"]
+    ("key", "value", "parts"), [case for case in WRONG if not isinstance(case[1], dict)]
 )
 def test_wrong_assignment_is_refused_with_its_key(key, value, parts):
     text = tomli_w.dumps({"v": value}).partition("=")[2].strip()
@@ -350,6 +393,48 @@ def test_what_computes_the_same_keeps_its_name():
     same = book.change(base, ["model.width=8", "augment.cutout_probability=1.0"], epochs=8)
     assert same.name == "base"
     assert same == base
+
+
+@pytest.mark.parametrize(
+    ("assignments", "rates"),
+    [
+        (["schedule.kind=constant"], {"lr_peak": 1e-2}),
+        (["schedule.kind=cosine"], {"lr_peak": 1e-2, "lr_final": 1e-4}),
+        (["schedule.kind=cosine", "schedule.lr_peak=0.3"], {"lr_peak": 0.3, "lr_final": 1e-4}),
+        (["schedule.kind=triangular2", "schedule.cycle_epochs=4"], {**RATES, "cycle_epochs": 4}),
+        (["schedule.kind=piecewise", "schedule.knots=[[0, 1]]"], {"knots": [[0, 1]]}),
+    ],
+)
+def test_another_kind_of_schedule_keeps_what_it_shares(assignments, rates):
+    changed = book.change(parse(BASE, ""), assignments)
+    assert changed.to_dict()["schedule"] == {"kind": assignments[0].partition("=")[2], **rates}
+
+
+def test_another_kind_asks_for_what_it_lacks():
+    base = parse(BASE, "")
+    for kind, key in (("triangular", "cycle_epochs"), ("piecewise", "knots")):
+        assert_refused(
+            lambda kind=kind: book.change(base, [f"schedule.kind={kind}"]),
+            f"schedule.{key}",
+            "required",
+        )
+
+
+def test_a_three_phase_cycle_needs_room_for_its_way_down():
+    content = with_value(BASE, "schedule.three_phase", True)
+    assert parse(with_value(content, "schedule.peak_epoch", 4), "").schedule.three_phase
+    wrong = with_value(content, "schedule.peak_epoch", 4.5)
+    assert_refused(lambda: parse(wrong, ""), "schedule.peak_epoch", "9", "8 epochs")
+
+
+@pytest.mark.parametrize("lr", [0, -1, float("nan"), float("inf")])
+def test_impossible_rate_is_refused(lr):
+    assert_refused(lambda: book.change(parse(BASE, ""), [], lr=lr), "lr")
+
+
+def test_a_rate_is_the_peak_and_scales_the_others_and_assignments_come_after():
+    changed = book.change(parse(BASE, ""), ["schedule.lr_final=3e-4"], lr=2e-2).schedule
+    assert (changed.lr_start, changed.lr_peak, changed.lr_final) == (2e-3, 2e-2, 3e-4)
 
 
 def test_changing_twice_is_named_custom_once():

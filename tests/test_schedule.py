@@ -1,9 +1,13 @@
-"""The rate as a function of the step: torch's OneCycleLR, without its state or its annihilation."""
+"""The rate as a function of the step: torch's schedulers, without their state or annihilation."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
+from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.training.schedule import timetable
 
@@ -33,29 +37,37 @@ def all_rates(table):
     return [table.lr(step) for step in range(table.total_steps)]
 
 
-def torch_cycle(total_steps, pct_start, anneal, rates, momenta):
+def seen_by_torch(steps, make_scheduler):
     """(rate, momentum) of each step, by torch's own scheduler on a dummy optimizer."""
-    start, top, final = rates
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
-    scheduler = OneCycleLR(
-        optimizer,
-        max_lr=top,
-        total_steps=total_steps,
-        pct_start=pct_start,
-        anneal_strategy=anneal,
-        div_factor=top / start,
-        final_div_factor=start / final,
-        base_momentum=momenta[0],
-        max_momentum=momenta[1],
-    )
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5, momentum=0.95)
+    scheduler = make_scheduler(optimizer)
     seen = []
-    for step in range(total_steps):
+    for step in range(steps):
         group = optimizer.param_groups[0]
         seen.append((group["lr"], group["momentum"]))
         optimizer.step()
-        if step < total_steps - 1:
+        if step < steps - 1:
             scheduler.step()
     return seen
+
+
+def torch_cycle(total_steps, pct_start, anneal, rates, momenta, three_phase=False):
+    start, top, final = rates
+    return seen_by_torch(
+        total_steps,
+        lambda optimizer: OneCycleLR(
+            optimizer,
+            max_lr=top,
+            total_steps=total_steps,
+            pct_start=pct_start,
+            anneal_strategy=anneal,
+            div_factor=top / start,
+            final_div_factor=start / final,
+            base_momentum=momenta[0],
+            max_momentum=momenta[1],
+            three_phase=three_phase,
+        ),
+    )
 
 
 @pytest.mark.parametrize(("epochs", "steps", "peak"), LENGTHS)
@@ -75,10 +87,162 @@ def test_rate_and_momentum_are_torchs_to_1e_12(epochs, steps, peak, shape, annea
     points = epochs * (steps if per == "batch" else 1)
     theirs = torch_cycle(points, peak / epochs, anneal, rates, (0.85, 0.95))
     assert table.total_steps == epochs * steps
+    assert_same(table, theirs, 1 if per == "batch" else steps)
+
+
+def assert_same(table, theirs, steps_per_point=1):
+    """`table` has torch's rates and momenta, each for `steps_per_point` steps."""
     for step in range(table.total_steps):
-        lr, momentum = theirs[step if per == "batch" else step // steps]
+        lr, momentum = theirs[step // steps_per_point]
         assert table.lr(step) == pytest.approx(lr, rel=0, abs=1e-12)
         assert table.momentum(step, 0.95) == pytest.approx(momentum, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("epochs", "steps", "peak"), [(24, 98, 5.0), (10, 4, 3.3), (30, 1, 9.0)])
+@pytest.mark.parametrize(("shape", "anneal"), [("linear", "linear"), ("cosine", "cos")])
+@pytest.mark.parametrize("per", ["batch", "epoch"])
+def test_three_phases_are_torchs_to_1e_12(epochs, steps, peak, shape, anneal, per):
+    table = make(
+        epochs,
+        steps,
+        peak,
+        "schedule.three_phase=true",
+        f"schedule.shape={shape}",
+        f"schedule.per={per}",
+        "schedule.momentum_at_peak=0.85",
+    )
+    points = epochs * (steps if per == "batch" else 1)
+    rates = (0.01, 0.5, 0.002)
+    theirs = torch_cycle(points, peak / epochs, anneal, rates, (0.85, 0.95), three_phase=True)
+    assert_same(table, theirs, 1 if per == "batch" else steps)
+    assert (table.lr(0), table.lr(table.total_steps - 1)) == (0.01, 0.002)
+
+
+@pytest.mark.parametrize("kind", ["triangular", "triangular2"])
+@pytest.mark.parametrize("cycle", [2, 4, 5, 10])
+@pytest.mark.parametrize("per", ["batch", "epoch"])
+def test_triangular_cycles_are_torchs_to_1e_12(kind, cycle, per):
+    table = make(
+        10,
+        7,
+        5,
+        f"schedule.kind={kind}",
+        f"schedule.cycle_epochs={cycle}",
+        f"schedule.per={per}",
+        "schedule.momentum_at_peak=0.85",
+    )
+    half = cycle / 2 * (7 if per == "batch" else 1)
+    theirs = seen_by_torch(
+        70,
+        lambda optimizer: CyclicLR(
+            optimizer, 0.01, 0.5, half, mode=kind, base_momentum=0.85, max_momentum=0.95
+        ),
+    )
+    assert_same(table, theirs, 1 if per == "batch" else 7)
+
+
+def test_triangles_have_the_heights_of_the_closed_form():
+    for kind, second in (("triangular", 0.5), ("triangular2", 0.01 + (0.5 - 0.01) / 2)):
+        table = make(4, 10, 1, f"schedule.kind={kind}", "schedule.cycle_epochs=2")
+        seen = [table.lr(step) for step in (0, 5, 10, 20, 30, 39)]
+        last = 0.01 + (second - 0.01) / 10
+        assert seen == pytest.approx([0.01, 0.255, 0.5, 0.01, second, last], rel=1e-12)
+        assert (table.lr(0), table.lr(10), table.lr(20)) == (0.01, 0.5, 0.01)
+
+
+def test_cycles_need_room_for_a_rise_and_a_fall():
+    changes = ("schedule.kind=triangular", "schedule.cycle_epochs=%g")
+    assert all_rates(make(3, 4, 1, changes[0], changes[1] % 0.5))[:3] == [0.01, 0.5, 0.01]
+    with pytest.raises(RecipeError, match=r"cycle_epochs 0.4 .* at least 0.5"):
+        make(3, 4, 1, changes[0], changes[1] % 0.4)
+
+
+@pytest.mark.parametrize("per", ["batch", "epoch"])
+def test_cosine_is_torchs_to_1e_12_and_ends_at_its_final_rate(per):
+    table = make(5, 8, 1, "schedule.kind=cosine", f"schedule.per={per}")
+    points = 40 if per == "batch" else 5
+    theirs = seen_by_torch(
+        points, lambda optimizer: CosineAnnealingLR(optimizer, points - 1, eta_min=0.002)
+    )
+    assert_same(table, theirs, 1 if per == "batch" else 8)
+    assert (table.lr(0), table.lr(39)) == (0.5, 0.002)
+
+
+def test_a_constant_rate_is_constant():
+    assert set(all_rates(make(3, 4, 1, "schedule.kind=constant"))) == {0.5}
+
+
+def test_knots_are_joined_by_lines_and_held_outside():
+    knots = [(1, 0.1), (2.5, 0.4), (3, 0.05)]
+    table = make(5, 10, 1, "schedule.kind=piecewise", f"schedule.knots={[list(k) for k in knots]}")
+    at = [epoch * 10 - 1 for epoch, _ in knots]
+    expected = np.interp(range(50), at, [lr for _, lr in knots])
+    np.testing.assert_allclose(all_rates(table), expected, rtol=1e-12)
+    assert [table.lr(step) for step in (0, 9, 24, 29, 49)] == [0.1, 0.1, 0.4, 0.05, 0.05]
+    assert table.momentum(24, 0.9) == 0.9
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "exponential"])
+@pytest.mark.parametrize("per", ["batch", "epoch"])
+def test_one_cycle_is_three_knots(shape, per):
+    changes = [f"schedule.shape={shape}", f"schedule.per={per}"]
+    knots = "[[0, 0.01], [2.5, 0.5], [7, 0.002]]"
+    cycle = make(7, 9, 2.5, *changes)
+    pieces = make(7, 9, 2.5, "schedule.kind=piecewise", f"schedule.knots={knots}", *changes)
+    assert all_rates(pieces) == all_rates(cycle)
+
+
+def test_exponential_pieces_multiply_the_rate_by_the_same_factor_each_step():
+    changes = ["schedule.shape=exponential", "schedule.kind=piecewise"]
+    table = make(2, 10, 1, *changes, "schedule.knots=[[0, 1e-5], [2, 10]]")
+    rates = np.array(all_rates(table))
+    np.testing.assert_allclose(rates[1:] / rates[:-1], 10 ** (6 / 19), rtol=1e-12)
+    assert (rates[0], rates[-1]) == (1e-5, 10)
+
+
+RATES = [
+    "schedule.peak_epoch=2",
+    "schedule.lr_start=0.01",
+    "schedule.lr_peak=0.5",
+    "schedule.lr_final=0.002",
+]
+KINDS = [
+    ["schedule.shape=cosine"],
+    ["schedule.three_phase=true"],
+    ["schedule.kind=triangular2", "schedule.cycle_epochs=2"],
+    ["schedule.kind=piecewise", "schedule.knots=[[0, 0.1], [2, 0.5], [4, 0.002]]"],
+    ["schedule.kind=cosine"],
+    ["schedule.kind=constant"],
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=lambda changes: changes[0].partition("=")[2])
+def test_another_length_keeps_the_course(changes):
+    """Four times as long, the rate after the same fraction of the run is the same."""
+    short = make(4, 50, 2, *changes)
+    recipe = book.change(book.find("davidnet"), [f"batch_size={BATCH}", "epochs=4", *RATES])
+    stretched = book.change(book.change(recipe, changes), [], epochs=16)
+    long = timetable(stretched, 50 * BATCH)
+    assert long.total_steps == 4 * short.total_steps
+    for step in range(200):
+        assert long.lr(4 * step + 3) == pytest.approx(short.lr(step), abs=0.01)
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=lambda changes: changes[0].partition("=")[2])
+def test_another_peak_scales_every_rate(changes):
+    recipe = book.change(book.find("davidnet"), ["epochs=4", *RATES, *changes])
+    higher = book.change(recipe, [], lr=0.25)
+    before = np.array(all_rates(timetable(recipe, 512 * 50)))
+    np.testing.assert_allclose(all_rates(timetable(higher, 512 * 50)), before / 2, rtol=1e-12)
+    assert book.change(recipe, [], lr=0.5) == recipe
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=lambda changes: changes[0].partition("=")[2])
+def test_a_step_past_the_end_raises_whatever_the_kind(changes):
+    table = make(4, 5, 2, *changes)
+    assert all(math.isfinite(rate) for rate in all_rates(table))
+    with pytest.raises(ValueError, match="step 20 "):
+        table.lr(20)
 
 
 def test_momentum_is_constant_unless_it_is_to_cycle():

@@ -2,6 +2,7 @@
 
 from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.handle import Run
+from onecycle.api.lr import RangeTest, find_lr
 from onecycle.api.recipes import recipes
 from onecycle.api.results import Results, results
 from onecycle.api.seeds import Runs
@@ -11,11 +12,13 @@ from onecycle.recipe.schema import Recipe
 
 __all__ = [
     "Ablation",
+    "RangeTest",
     "Recipe",
     "Results",
     "Run",
     "Runs",
     "ablate",
+    "find_lr",
     "recipes",
     "results",
     "resume",

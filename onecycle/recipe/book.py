@@ -10,6 +10,7 @@ import tomli_w
 
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.files import disk_errors
+from onecycle.recipe import schedules
 from onecycle.recipe.schema import Recipe, parse
 
 CATALOG = resources.files("onecycle.recipe.catalog")
@@ -51,25 +52,36 @@ def text(name: str) -> str:
     return _read(name).decode()
 
 
-def change(recipe: Recipe, assignments: list[str], epochs: float | None = None) -> Recipe:
+def change(
+    recipe: Recipe, assignments: list[str], epochs: float | None = None, lr: float | None = None
+) -> Recipe:
     """`recipe` with `key=value` assignments (keys dotted, `groups.0.weight_decay=0.1`).
 
-    `epochs` sets the length and keeps the peak at the same fraction of it. What differs from the
+    `epochs` sets the length, and stretches the schedule with it; `lr` sets the schedule's peak,
+    and scales its other rates with it; assignments come after both. What differs from the
     original is named `<name>+custom`. Raises RecipeError for an unknown key or a bad value.
     """
     content = recipe.model_dump(mode="json")
     if epochs is not None:
-        if epochs <= 0:
+        if not epochs > 0:
             raise RecipeError(f"--epochs {epochs:g}: give more than 0")
-        # At most `epochs`, whatever the rounding.
-        peak = min(epochs, content["schedule"]["peak_epoch"] * epochs / content["epochs"])
-        content["schedule"]["peak_epoch"] = peak
+        factor = epochs / content["epochs"]
+        content["schedule"] = schedules.stretched(content["schedule"], time=factor)
         content["epochs"] = epochs
+    if lr is not None:
+        if not lr > 0:
+            raise RecipeError(f"--lr {lr:g}: give more than 0, or auto")
+        factor = lr / schedules.peak(content["schedule"])
+        content["schedule"] = schedules.stretched(content["schedule"], rate=factor)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise RecipeError(f"--set {assignment}: write key=value, such as model.width=32")
-        _assign(content, key.strip(), _value(value.strip()))
+        key, value = key.strip(), value.strip()
+        if key == "schedule.kind":
+            content["schedule"] = schedules.as_kind(content["schedule"], _value(value))
+        else:
+            _assign(content, key, _value(value))
     changed = parse(content, f"recipe {recipe.name} as changed")
     if changed.digest() == recipe.digest():
         return recipe

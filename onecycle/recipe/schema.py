@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.files import sha256_bytes
+from onecycle.recipe import schedules
+from onecycle.recipe.schedules import ScheduleSpec
+
+KINDS = {"schedule": schedules.KINDS}  # tables that come in several kinds
 
 # What a network has a way of its own for, so that these fields say nothing to it.
 SETTLED = {
@@ -70,20 +74,6 @@ class AugmentSpec(_Spec):
     cutout_fill: Literal["mean", "zero"] = "mean"
 
 
-class OneCycleSpec(_Spec):
-    """The rate from start to peak to final, two straight or cosine pieces."""
-
-    lr_start: float = Field(gt=0)
-    lr_peak: float = Field(gt=0)
-    lr_final: float = Field(gt=0)
-    peak_epoch: float = Field(gt=0, description="epochs until the peak")
-    shape: Literal["linear", "cosine"]
-    per: Literal["batch", "epoch"] = "batch"
-    momentum_at_peak: float | None = Field(
-        None, ge=0, lt=1, description="momentum falls to this at the peak, and rises again"
-    )
-
-
 class SgdSpec(_Spec):
     """Stochastic gradient descent with momentum."""
 
@@ -130,7 +120,7 @@ class Recipe(_Spec):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     model: ModelSpec
     augment: AugmentSpec
-    schedule: OneCycleSpec
+    schedule: ScheduleSpec
     optimizers: OptimizersSpec
     groups: tuple[GroupSpec, ...] = Field(min_length=1)
     ingredients: dict[Annotated[str, Field(pattern="^[a-z0-9-]+$")], tuple[str, ...]] = Field(
@@ -139,11 +129,9 @@ class Recipe(_Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.schedule.peak_epoch > self.epochs:
-            raise ValueError(
-                f"schedule.peak_epoch {self.schedule.peak_epoch:g} lies past the last of "
-                f"{self.epochs:g} epochs"
-            )
+        wrong = schedules.problem(self.schedule, self.epochs)
+        if wrong:
+            raise ValueError(wrong)
         for group in self.groups:
             if getattr(self.optimizers, group.optimizer) is None:
                 raise ValueError(
@@ -169,19 +157,28 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        # Inside a table of several kinds, the second part of the location names the kind.
+        kinds = KINDS.get(str(first["loc"][0]), {}) if len(first["loc"]) > 1 else {}
+        location = [str(part) for i, part in enumerate(first["loc"]) if i != 1 or not kinds]
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = f"unknown key{did_you_mean(key.split('.')[-1], _keys(first['loc']))}"
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        if first["type"] == "extra_forbidden":
+            table = kinds[str(first["loc"][1])] if kinds else _table(first["loc"])
+            message = f"unknown key{did_you_mean(location[-1], table.model_fields)}"
+        elif first["type"] == "union_tag_invalid":
+            tag, known = first["ctx"]["tag"], KINDS[location[0]]
+            location.append("kind")
+            message = f"'{tag}' is none of {', '.join(known)}{did_you_mean(tag, known)}"
+        key = ".".join(location)
         raise RecipeError(f"{where}: {key + ': ' if key else ''}{message}{given}") from None
 
 
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the table holding `location` may have."""
+def _table(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The table that holds `location`."""
     here: Any = Recipe
     for part in location[:-1]:
         if isinstance(part, str):
             here = here.model_fields[part].annotation
             here = next((t for t in getattr(here, "__args__", ()) if t is not type(None)), here)
-    return list(here.model_fields)
+    table: type[BaseModel] = here
+    return table

@@ -102,7 +102,7 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
     pending: list[Step] = []
     if live.state.step == 0:
         _save(live)
-    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed, job.ranks):
+    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed, ranks=job.ranks):
         pending.append(step)
         last = step.step == total
         epoch_ends = last or step.step % live.table.steps_per_epoch == 0

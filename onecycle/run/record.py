@@ -16,6 +16,7 @@ RECIPE, ENVIRONMENT, CLASSES = "recipe.json", "environment.json", "classes.json"
 EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
 WEIGHTS, PROBABILITIES, LABELS = "model.safetensors", "test_probabilities.npy", "test_labels.npy"
 CHECKPOINTS, CURVES = "checkpoints", "curves.png"
+LR_TABLE, LR_PLOT, LR_FOUND = "lr_find.csv", "lr_find.png", "lr_find.json"
 ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
 
@@ -109,15 +110,25 @@ class Journal:
 
 def write_metrics(folder: Path, journal: Journal) -> None:
     """`metrics.csv`: a row an epoch."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(journal.epochs[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(journal.epochs)
-    files.write_bytes(folder / METRICS, text.getvalue().encode())
+    write_table(folder / METRICS, journal.epochs)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of `metrics.csv`, a number in each column."""
-    with files.disk_errors(folder / METRICS, "read"):
-        text = (folder / METRICS).read_text()
+    return read_table(folder / METRICS)
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `rows`, which have the same keys, as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_bytes(path, text.getvalue().encode())
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """The rows of a CSV that has a number in each column."""
+    with files.disk_errors(path, "read"):
+        text = path.read_text()
     return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]

@@ -17,7 +17,7 @@ from onecycle.model.layers import group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
-from onecycle.training.schedule import timetable
+from onecycle.training.schedule import Timetable, timetable
 from onecycle.training.state import TrainState
 
 
@@ -39,16 +39,18 @@ def fit(
     recipe: Recipe,
     machine: Machine,
     seed: int,
+    table: Timetable | None = None,
     ranks: Ranks = ALONE,
 ) -> Iterator[Step]:
     """Train `state` in place from its step to the end of the recipe, yielding after each step.
 
-    What happens at a step is a function of (recipe, data, seed, step) and the state, so that
+    The rates and the length are those of `table`, by default the recipe's own timetable. What
+    happens at a step is a function of (recipe, data, seed, table, step) and the state, so that
     breaking off, saving and going on changes nothing. Several processes see together the images
     that one would see, each its share of whole ghost groups. Raises RecipeError if the recipe's
     padding or cutout doesn't fit the images, or its ghost groups not the processes.
     """
-    table = timetable(recipe, len(dataset.train))
+    table = table or timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
     check_groups(recipe, ranks)
     model = ranks.parallel(state.model)

@@ -61,7 +61,7 @@ def _optimizer(
         }
         for group, members in rows
     ]
-    lr = recipe.schedule.lr_start  # set anew before each step
+    lr = 0.0  # set before each step
     if isinstance(spec, SgdSpec):
         return torch.optim.SGD(
             groups, lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True

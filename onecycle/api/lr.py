@@ -1,0 +1,118 @@
+"""The learning-rate range test as a Python function, and what it returns."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from onecycle import files, machine, progress
+from onecycle.api.recipes import Settings, choose_recipe
+from onecycle.datasets.load import load as load_data
+from onecycle.errors import DivergedError, RecipeError
+from onecycle.recipe.schema import Recipe
+from onecycle.reporting import lr_plots, plots
+from onecycle.run import find_lr as tests
+from onecycle.run import record
+from onecycle.run.job import Job
+from onecycle.training.loop import check_sizes
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """A finished range test: its folder, read when asked."""
+
+    path: Path
+
+    @cached_property
+    def found(self) -> dict[str, Any]:
+        """What `lr_find.json` holds: the rates found, by which rule, and what was swept."""
+        found: dict[str, Any] = files.read_json(self.path / record.LR_FOUND)
+        return found
+
+    @property
+    def lr_max(self) -> float:
+        """The peak for one cycle."""
+        return float(self.found["lr_max"])
+
+    @property
+    def lr_min(self) -> float | None:
+        """The start that the recipe's schedule has below that peak; None if its kind has none."""
+        start: float | None = self.found["lr_min"]
+        return start
+
+    @property
+    def suggestions(self) -> dict[str, float | None]:
+        """What each rule suggests; None where it was refused."""
+        return {each["rule"]: each["lr"] for each in self.found["suggestions"]}
+
+    @property
+    def points(self) -> list[dict[str, float]]:
+        """A row a rate and seed: seed, lr, loss, accuracy and smoothed loss."""
+        return record.read_table(self.path / record.LR_TABLE)
+
+
+def find_lr(
+    recipe: str | Recipe | None = None,
+    data: str | Path = "digits",
+    *,
+    epochs: float | None = None,
+    settings: Settings = (),
+    start: float | None = None,
+    end: float | None = None,
+    steps: int | None = None,
+    linear: bool = False,
+    per_epoch: bool = False,
+    seeds: int = 1,
+    seed: int = 0,
+    val_fraction: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> RangeTest:
+    """Train a copy of `recipe` at rising rates, and return what rates for one cycle follow.
+
+    `steps` rates from `start` to `end`, a batch each and evenly apart in their logarithm (by
+    `linear` in themselves), until the loss diverges; with `per_epoch` an epoch each, evenly apart,
+    judged by accuracy. It is repeated for `seeds` seeds from `seed`. `val_fraction` of the training
+    images is held out to judge on instead of the batches; the test part is never read. `out` names
+    the folder for `lr_find.csv`, `.png` and `.json`, by default the next `runs/<recipe>-lr-<n>`.
+    The other arguments are as in `train`.
+
+    Raises RecipeError if the rates swept were the wrong ones, DivergedError if no loss fell,
+    DataError, DiskError.
+    """
+    chosen = choose_recipe(recipe, data, epochs, settings)
+    show = progress.Show(quiet)
+    where = machine.choose(device, precision, threads)
+    dataset = load_data(data, show.decoded, show.downloaded)
+    if val_fraction:
+        dataset = dataset.hold_out(val_fraction, seed)
+    check_sizes(chosen, dataset)
+    sweep = tests.choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
+    if seeds < 1:
+        raise RecipeError(f"--seeds {seeds}: give at least 1")
+    folder = record.new_folder(f"{chosen.name}-lr", Path(out) if out else None)
+    lock = files.FolderLock(folder)
+    try:
+        return sweep_into(Job(chosen, dataset, where, seed, folder), sweep, seeds, show)
+    finally:
+        lock.release()
+
+
+def sweep_into(job: Job, sweep: tests.Sweep, seeds: int, show: progress.Show) -> RangeTest:
+    """Do the range test of `job` and keep it in its folder; raises as `find_lr`."""
+    show.sweeping(job, sweep, seeds)
+    with show:
+        curves = tests.curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
+    rows = [row for curve in curves for row in tests.rows(curve)]
+    found = tests.judge(curves, sweep, job.recipe)
+    record.write_table(job.folder / record.LR_TABLE, rows)
+    files.write_json(job.folder / record.LR_FOUND, found)
+    picture = job.folder / record.LR_PLOT
+    plots.save(lr_plots.range_test(rows, found), picture)
+    if found["problem"]:
+        error = DivergedError if found["rose"] else RecipeError
+        raise error(f"range test: {found['problem']}; the curve is in {picture}")
+    return RangeTest(job.folder)

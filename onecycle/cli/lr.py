@@ -1,0 +1,118 @@
+"""`onecycle find-lr`."""
+
+import json
+from typing import Any
+
+from onecycle.cli.app import Json, Quiet, Set, app
+
+
+@app.command(name="find-lr")
+def find_lr(
+    *,
+    recipe: str | None = None,
+    data: str = "digits",
+    epochs: float | None = None,
+    set_: Set = None,
+    start: float | None = None,
+    end: float | None = None,
+    steps: int | None = None,
+    linear: bool = False,
+    per_epoch: bool = False,
+    seeds: int = 1,
+    seed: int = 0,
+    val_fraction: float = 0.0,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    out: str | None = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Find the peak rate: train a copy at rising rates, plot the loss, and read it by known rules.
+
+    Parameters
+    ----------
+    recipe:
+        As in 'onecycle train', as are data, epochs, set, device, precision and threads.
+    start:
+        The first rate.
+    end:
+        The last rate; a test per batch ends earlier if it diverges.
+    steps:
+        How many rates: batches, by default an epoch's (at least 50, at most 200); or epochs.
+    linear:
+        Rates evenly apart, not their logarithms.
+    per_epoch:
+        A whole epoch at each of 10 rates around the recipe's own peak, judged by accuracy.
+    seeds:
+        Repeat the test with so many seeds, for the spread of what is found.
+    seed:
+        The first of them.
+    val_fraction:
+        Hold out this part of the training images and judge each rate on it: slower, less noisy.
+    out:
+        The folder for lr_find.csv, .png and .json; by default the next free runs/RECIPE-lr-N.
+    quiet:
+        Show the result only.
+    json_:
+        Print the result as one JSON object.
+    """
+    from onecycle import api
+
+    test = api.find_lr(
+        recipe,
+        data,
+        epochs=epochs,
+        settings=set_ or (),
+        start=start,
+        end=end,
+        steps=steps,
+        linear=linear,
+        per_epoch=per_epoch,
+        seeds=seeds,
+        seed=seed,
+        val_fraction=val_fraction,
+        device=device,
+        precision=precision,
+        threads=threads,
+        out=out,
+        quiet=quiet,
+    )
+    if json_:
+        print(json.dumps({"path": str(test.path), **test.found}))
+        return
+    if per_epoch:
+        _print_table(test.points)
+    _print_found(test.found)
+    print(f"files           {test.path}/lr_find.csv, .png, .json")
+    print(f"next            onecycle train --lr {test.lr_max:.2g} (and the same options)")
+
+
+def _print_table(points: list[dict[str, float]]) -> None:
+    """The rates and figures of a test per epoch."""
+    columns = [key for key in points[0] if key != "smoothed"]
+    print(" ".join(f"{column:>12}" for column in columns))
+    for row in points:
+        print(" ".join(f"{_cell(column, row[column]):>12}" for column in columns))
+
+
+def _cell(column: str, value: float) -> str:
+    if column == "seed":
+        return f"{value:.0f}"
+    if column.endswith("accuracy"):
+        return f"{value:.2%}"
+    return f"{value:.4g}"
+
+
+def _print_found(found: dict[str, Any]) -> None:
+    """What each rule suggests, and the rates that are taken."""
+    for each in found["suggestions"]:
+        said = f"refused: {each['refused']}"
+        if not each["refused"]:
+            said = f"{each['lr']:.2e}"
+            if len(each["lrs"]) > 1:
+                said += f"  ({min(each['lrs']):.2e} to {max(each['lrs']):.2e} over the seeds)"
+        print(f"{each['rule']:<15} {said}")
+    print(f"lr_max          {found['lr_max']:.2e}  (by {found['rule']})")
+    if found["lr_min"]:
+        print(f"lr_min          {found['lr_min']:.2e}  (as far below it as in the recipe)")

@@ -1,0 +1,82 @@
+"""Figures of learning-rate range tests, drawn from the rows and findings that a folder keeps."""
+
+import math
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from onecycle.reporting.plots import JUDGED, RATE, TRAIN
+
+Rows = list[dict[str, float]]
+COLOURS = (JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9")  # of the rules
+
+
+def range_test(rows: Rows, found: dict[str, Any]) -> Figure:
+    """A range test of one or several seeds: the loss, or with a rate an epoch the accuracy.
+
+    `rows` are those of `lr_find.csv`, `found` is what `lr_find.json` holds.
+    """
+    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    per_epoch = found["sweep"]["per_epoch"]
+    draw = _accuracies if per_epoch else _losses
+    for seed in found["seeds"]:
+        draw(axes, [row for row in rows if row["seed"] == seed], first=seed == found["seeds"][0])
+    _suggestions(axes, found)
+    axes.set_xlabel("learning rate")
+    if not found["sweep"]["linear"]:
+        axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _losses(axes: Axes, rows: Rows, first: bool) -> None:
+    part = "val_loss" if "val_loss" in rows[0] else "loss"
+    lrs, losses = [row["lr"] for row in rows], [row[part] for row in rows]
+    name = "validation loss" if part == "val_loss" else "loss of the batch"
+    axes.plot(lrs, losses, color=TRAIN, alpha=0.3, linewidth=1, label=name if first else None)
+    smoothed = [row["smoothed"] for row in rows]
+    axes.plot(lrs, smoothed, color=TRAIN, linewidth=1.8, label="smoothed" if first else None)
+    axes.set_ylabel("cross-entropy (nats)")
+    finite = [value for value in smoothed if math.isfinite(value)]
+    if finite:
+        low, high = min(finite), max(finite[0], min(finite))
+        axes.set_ylim(max(0, low - 0.2 * (high - low)), high + 0.6 * (high - low) + 0.1)
+
+
+def _accuracies(axes: Axes, rows: Rows, first: bool) -> None:
+    lrs = [row["lr"] for row in rows]
+    for key, name, colour in (
+        ("accuracy", "training, augmented", TRAIN),
+        ("val_accuracy", "validation", JUDGED),
+    ):
+        if key in rows[0]:
+            values = [100 * row[key] for row in rows]
+            axes.plot(lrs, values, "o-", color=colour, label=name if first else None)
+    axes.set_ylabel("top-1 accuracy of the epoch (%)")
+
+
+def _suggestions(axes: Axes, found: dict[str, Any]) -> None:
+    """A line at each rule's rate, over a band from the lowest to the highest of the seeds."""
+    for each, colour in zip(found["suggestions"], COLOURS, strict=False):
+        if each["refused"]:
+            continue
+        chosen = each["rule"] == found["rule"]
+        name = f"{each['rule']}: {each['lr']:.1e}{' (taken)' if chosen else ''}"
+        axes.axvline(
+            each["lr"],
+            color=colour,
+            linewidth=2.2 if chosen else 1.2,
+            linestyle="-" if chosen else "--",
+            label=name,
+        )
+        if len(each["lrs"]) > 1:
+            axes.axvspan(min(each["lrs"]), max(each["lrs"]), color=colour, alpha=0.12, linewidth=0)
+    ends = [lr for lr in found["diverged_at"] if lr]
+    for i, lr in enumerate(ends):
+        axes.axvline(lr, color="black", linestyle=":", label=None if i else "diverged")

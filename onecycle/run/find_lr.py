@@ -1,0 +1,225 @@
+"""The learning-rate range test (Smith, 2015): `fit` on a copy, with rates that rise."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from onecycle.datasets.dataset import Dataset
+from onecycle.errors import RecipeError
+from onecycle.evaluation import metrics
+from onecycle.evaluation.predict import probabilities
+from onecycle.machine import Machine
+from onecycle.recipe import book, schedules
+from onecycle.recipe.schema import Recipe
+from onecycle.run.job import Job
+from onecycle.training import state as states
+from onecycle.training import suggest
+from onecycle.training.loop import Step, fit
+from onecycle.training.schedule import Knot, Timetable, steps_per_epoch
+from onecycle.training.state import TrainState
+
+START, END = 1e-5, 1.0  # of a test per batch
+FEWEST, MOST = 60, 200  # steps of a test per batch, by default
+FEWEST_GIVEN = 10  # steps that may be asked for
+LOW, HIGH = 0.2, 2.0  # times the recipe's own peak: start and end of a test per epoch
+EPOCHS, FEWEST_EPOCHS = 10, 3
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The rates of a range test: `steps` from `start` to `end`, each for a batch or an epoch."""
+
+    start: float
+    end: float
+    steps: int
+    linear: bool = False
+    per_epoch: bool = False
+
+    def timetable(self, recipe: Recipe, images: int) -> Timetable:
+        """The rate at each step of a test over `images` training images."""
+        per_epoch = steps_per_epoch(recipe, images)
+        return Timetable(
+            (Knot(0, self.start), Knot(self.steps - 1, self.end)),
+            per_epoch,
+            self.steps * (per_epoch if self.per_epoch else 1),
+            "linear" if self.linear else "exponential",
+            "epoch" if self.per_epoch else "batch",
+        )
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a batch or an epoch saw at its rate. Losses in nats, accuracies as fractions.
+
+    The figures on the validation part, where there is one, are taken after the last step.
+    """
+
+    lr: float
+    loss: float
+    accuracy: float
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+    @property
+    def judged(self) -> tuple[float, float]:
+        """The loss and accuracy that count: on the validation part where there is one."""
+        if self.val_loss is None or self.val_accuracy is None:
+            return self.loss, self.accuracy
+        return self.val_loss, self.val_accuracy
+
+
+def range_test(
+    state: TrainState, dataset: Dataset, recipe: Recipe, machine: Machine, seed: int, sweep: Sweep
+) -> Iterator[Point]:
+    """Train a copy of `state` at the rates of `sweep`, yielding at each; `state` stays as it is.
+
+    All but the rate is as in training: augmentation, precision, ghost batches, decay, momentum.
+    A test per batch ends early when it has diverged (`suggest.diverged`), and any test does when
+    a loss is not finite.
+    """
+    trial = copy.deepcopy(state)
+    trial.step = 0
+    table = sweep.timetable(recipe, len(dataset.train))
+    pending: list[Step] = []
+    losses: list[float] = []
+    for step in fit(trial, dataset, recipe, machine, seed, table):
+        pending.append(step)
+        if sweep.per_epoch and step.step % table.steps_per_epoch:
+            continue
+        point = _point(pending, trial, dataset, machine)
+        pending = []
+        losses.append(point.judged[0])
+        yield point
+        if not math.isfinite(losses[-1]) or (not sweep.per_epoch and suggest.diverged(losses)):
+            return
+
+
+def _point(steps: list[Step], trial: TrainState, dataset: Dataset, machine: Machine) -> Point:
+    images = sum(step.images for step in steps)
+    loss = sum(float(step.loss) * step.images for step in steps) / images
+    accuracy = sum(int(step.correct) for step in steps) / images
+    if not dataset.val:
+        return Point(steps[0].lr, loss, accuracy)
+    predicted = probabilities(trial.model, dataset.val, machine)
+    if not np.isfinite(predicted).all():
+        return Point(steps[0].lr, loss, accuracy, math.inf, 0.0)
+    labels = dataset.val.labels
+    judged = metrics.loss(predicted, labels), metrics.accuracy(predicted, labels)
+    return Point(steps[0].lr, loss, accuracy, *judged)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The range test of one seed, in order of the rates."""
+
+    seed: int
+    points: tuple[Point, ...]
+
+    @property
+    def lrs(self) -> list[float]:
+        """The rates."""
+        return [point.lr for point in self.points]
+
+    @property
+    def losses(self) -> list[float]:
+        """The losses that count."""
+        return [point.judged[0] for point in self.points]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The accuracies that count."""
+        return [point.judged[1] for point in self.points]
+
+
+def curves(
+    job: Job, seeds: Iterable[int], sweep: Sweep, seen: Callable[[int, int, Point], None]
+) -> list[Curve]:
+    """A curve for each of `seeds`, which draw the first weights, the order and the augmentation.
+
+    `seen` is called with the seed, the number of rates done and the newest point.
+    """
+    found = []
+    for seed in seeds:
+        state = states.create(job.recipe, job.dataset, job.machine, seed)
+        points: list[Point] = []
+        for point in range_test(state, job.dataset, job.recipe, job.machine, seed, sweep):
+            points.append(point)
+            seen(seed, len(points), point)
+        found.append(Curve(seed, tuple(points)))
+    return found
+
+
+def choose_sweep(
+    recipe: Recipe,
+    images: int,
+    start: float | None = None,
+    end: float | None = None,
+    steps: int | None = None,
+    linear: bool = False,
+    per_epoch: bool = False,
+) -> Sweep:
+    """What is asked for, and what is sensible where nothing is. Raises RecipeError.
+
+    A test per batch takes the steps of an epoch, but at least `FEWEST` and at most `MOST`; one
+    per epoch goes around the recipe's own peak.
+    """
+    if per_epoch:
+        peak = schedules.peak(recipe.to_dict()["schedule"])
+        low, high, usual, fewest = LOW * peak, HIGH * peak, EPOCHS, FEWEST_EPOCHS
+    else:
+        low, high, fewest = START, END, FEWEST_GIVEN
+        usual = min(max(steps_per_epoch(recipe, images), FEWEST), MOST)
+    start, end = low if start is None else start, high if end is None else end
+    steps = usual if steps is None else steps
+    if not 0 < start < end < math.inf:
+        raise RecipeError(f"--start {start:g} --end {end:g}: the rates must rise from above 0")
+    if steps < fewest:
+        raise RecipeError(f"--steps {steps}: give at least {fewest}")
+    return Sweep(start, end, steps, linear or per_epoch, per_epoch)
+
+
+def rows(curve: Curve) -> list[dict[str, float]]:
+    """The rows that `lr_find.csv` has of `curve`."""
+    smoothed = suggest.smooth(curve.losses)
+    return [
+        {"seed": curve.seed, **{k: v for k, v in asdict(point).items() if v is not None}, **extra}
+        for point, extra in zip(curve.points, ({"smoothed": s} for s in smoothed), strict=True)
+    ]
+
+
+def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
+    """What `lr_find.json` holds: the rates of each rule, and those for one cycle or why not.
+
+    `lr_max` is the median over the seeds of what the chosen rule finds; `lr_min` is the start that
+    the recipe's schedule has when its peak is `lr_max` (null where its kind has none).
+    """
+    if sweep.per_epoch:
+        rules, chosen = suggest.PER_EPOCH, next(iter(suggest.PER_EPOCH))
+        tests, problem = [suggest.read_epochs(c.lrs, c.accuracies) for c in curves], ""
+    else:
+        rules, chosen = suggest.RULES, suggest.CHOSEN
+        tests = [suggest.read(curve.lrs, curve.losses) for curve in curves]
+        problem = suggest.flat(tests)
+    made = {name: suggest.suggest(name, rule, tests) for name, rule in rules.items()}
+    best = made[chosen]
+    if best.refused and not problem:
+        problem = f"{chosen} is {best.refused}"
+    lr_max = None if problem else best.lr
+    schedule = book.change(recipe, [], lr=lr_max).to_dict()["schedule"] if lr_max else {}
+    return {
+        "lr_max": lr_max,
+        "lr_min": schedule.get("lr_start"),
+        "rule": chosen,
+        "problem": problem,
+        "rose": bool(problem) and all(test.ended for test in tests),
+        "suggestions": [{**asdict(each), "lr": each.lr} for each in made.values()],
+        "sweep": asdict(sweep),
+        "seeds": [curve.seed for curve in curves],
+        "diverged_at": [c.lrs[-1] if t.ended else None for c, t in zip(curves, tests, strict=True)],
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest(),
+    }
