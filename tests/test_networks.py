@@ -1,5 +1,6 @@
 """Each network is the plain one that its docstring names, with our batch norm in it."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,10 @@ from torch import nn
 
 from onecycle.model.build import build, parameter_count
 from onecycle.model.layers import norms
+from onecycle.recipe import book
 from onecycle.recipe.schema import ModelSpec
+from onecycle.training import state as states
+from onecycle.training.loop import fit
 
 
 def plain_block(inputs, outputs, *, bias, pool=True):
@@ -226,3 +230,18 @@ def test_davidnets_first_weights_are_those_of_its_release(make_data, seed):
     weights = [model.prep.conv.weight.detach().flatten(), model.fc.weight.detach().flatten()]
     found = [weight[i].item() for weight in weights for i in (0, -1)]
     assert found == pytest.approx(FIRST_WEIGHTS[seed], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", book.names())
+def test_every_recipe_trains(make_data, machine, name):
+    data = make_data(32, CLASSES, train=28, test=7)
+    small = ["model.width=2", "batch_size=14"]
+    recipe = book.change(book.find(name), small, epochs=2)
+    state = states.create(recipe, data, machine, seed=0)
+    before = [parameter.clone() for parameter in state.model.parameters()]
+    losses = [float(step.loss) for step in fit(state, data, recipe, machine, seed=0)]
+    assert len(losses) == 4 and np.isfinite(losses).all()
+    moved = [not torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True)]
+    assert all(moved)
+    for norm in norms(state.model):
+        assert norm.running_mean.any() and torch.isfinite(norm.running_var).all()

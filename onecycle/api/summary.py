@@ -52,12 +52,15 @@ class Summary:
         rates = self._rates()
         return {"start": rates[0], "peak": max(rates), "final": rates[-1]}
 
+    def _layers(self) -> list[dict[str, Any]]:
+        return [asdict(layer) for layer in self.layers]
+
     def _rates(self) -> list[float]:
         return [self.timetable.lr(step) for step in range(self.timetable.total_steps)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
-        layers = [asdict(layer) for layer in self.layers]
+        layers = self._layers()
         return {
             "recipe": self.recipe.name,
             "recipe_digest": self.recipe.digest(),
@@ -78,13 +81,13 @@ class Summary:
         top = rates.index(max(rates)) + 1
         return "\n".join(
             [
-                architecture.table([asdict(layer) for layer in self.layers]),
+                architecture.table(self._layers()),
                 "",
                 f"recipe    {self._title()}",
-                f"schedule  {table.total_steps:,} steps, {table.steps_per_epoch:,} an epoch of "
+                f"steps     {table.total_steps:,}, {table.steps_per_epoch:,} an epoch of "
                 f"{TRAIN:,} images, batch {self.recipe.batch_size}",
-                f"rate      {rates[0]:.3g} at first, {max(rates):.3g} at step {top:,} (epoch "
-                f"{top / table.steps_per_epoch:.3g}), {rates[-1]:.3g} at last",
+                f"rate      {rates[0]:.4g} at first, {max(rates):.4g} at step {top:,} (epoch "
+                f"{top / table.steps_per_epoch:.3g}), {rates[-1]:.4g} at last",
                 f"time      about {duration(self.seconds)} for data of CIFAR-10's size on "
                 f"{self.machine.describe()}",
             ]
@@ -100,12 +103,12 @@ class Summary:
         """Write the network and the schedule as pictures into `folder`. Raises DiskError."""
         files.make_folder(folder)
         cost = f"{self.parameters:,} parameters, {self.multiply_adds / 1e6:,.1f} M multiply-adds"
-        network = [asdict(layer) for layer in self.layers]
-        picture = architecture.picture(network, f"{self._title()}: {cost} an image")
+        picture = architecture.picture(self._layers(), f"{self._title()}: {cost} an image")
         plots.save(picture, folder / ARCHITECTURE)
         plots.save(self.schedule_figure(), folder / SCHEDULE)
 
     def schedule_figure(self) -> Figure:
+        """The rate and each optimizer's momentum by step and epoch."""
         kinds = dict.fromkeys(group.optimizer for group in self.recipe.groups)
         momenta: dict[str, list[float]] = {}
         for kind in kinds:

@@ -22,12 +22,13 @@ def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
 
 
 def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
-    """Seconds that training takes for one image; 0 for a run that is a single step.
+    """Seconds that training takes for one image.
 
     Times steps of a small batch of the recipe's own kind, after one that warms up.
     """
     batch = min(recipe.batch_size, machine.piece, len(dataset.train))
-    small = recipe.model_copy(update={"batch_size": batch, "ghost_batch": 0})
+    epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
+    small = recipe.model_copy(update={"batch_size": batch, "ghost_batch": 0, "epochs": epochs})
     state = states.create(small, dataset, machine, seed=0)
     steps = fit(state, dataset, small, machine, seed=0)
     next(steps)
@@ -38,7 +39,7 @@ def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
         done += step.images
         if time.perf_counter() - start > ENOUGH_SECONDS:
             break
-    return (time.perf_counter() - start) / done if done else 0.0
+    return (time.perf_counter() - start) / done
 
 
 def run_seconds(recipe: Recipe, per_image: float, train: int, judged: int) -> float:
