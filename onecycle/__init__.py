@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Recipe", "Run", "recipes", "resume", "train"]
+__all__ = ["Evaluation", "Recipe", "Run", "evaluate", "load", "recipes", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

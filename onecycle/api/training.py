@@ -9,10 +9,10 @@ from onecycle.api.handle import Run
 from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load as load_data
-from onecycle.errors import DataError, RecipeError
+from onecycle.errors import RecipeError
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
-from onecycle.run import estimate, record
+from onecycle.run import estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
 from onecycle.run.job import Job
@@ -71,9 +71,7 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
     Raises OnecycleError if it is finished or has no valid checkpoint, DataError if its data has
     changed, RecipeError if there is no such run.
     """
-    folder = Path(run)
-    if not (folder / record.ENVIRONMENT).is_file():
-        raise RecipeError(f"--resume {folder}: no run is there (no {record.ENVIRONMENT})")
+    folder = reopen.begun(run)
     if (folder / record.SUMMARY).exists():
         raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
     lock = files.FolderLock(folder)
@@ -89,14 +87,8 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
             **{k: made["machine"][k] for k in ("device", "precision", "threads")}
         )
         show = progress.Show(quiet)
-        dataset = load_data(made["data"]["source"], show.decoded, show.downloaded)
-        if dataset.digest != checkpoint.extra["data_digest"]:
-            raise DataError(
-                f"{made['data']['source']} is not the data that {folder} was trained on "
-                f"(digest {dataset.digest[:12]}, then {checkpoint.extra['data_digest'][:12]})"
-            )
-        if made["val_fraction"]:
-            dataset = dataset.hold_out(made["val_fraction"], made["seed"])
+        digest = checkpoint.extra["data_digest"]
+        dataset = reopen.dataset(folder, digest, show.decoded, show.downloaded)
         job = Job(recipe, dataset, where, made["seed"], folder)
         show.resumed(job, checkpoint)
         return _drive(job, checkpoint, show)
@@ -130,6 +122,7 @@ def _describe(job: Job, val_fraction: float) -> None:
                 "train": len(data.train),
                 "val": len(data.val) if data.val else 0,
                 "test": len(data.test),
+                "image_size": data.image_size,
                 "mean": data.mean.tolist(),
                 "std": data.std.tolist(),
             },

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onecycle.datasets.dataset import Split
+from onecycle.evaluation.views import VIEWS
 from onecycle.machine import Machine
 
 BATCH = {"cpu": 250}  # images at once; activations of more fall out of a CPU's cache
@@ -13,10 +14,13 @@ BATCH_ON_ACCELERATOR = 2000
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, split: Split, machine: Machine) -> NDArray[np.float32]:
-    """Probabilities (N, classes) fp32 of the split's images, in eval mode and without augmentation.
+def probabilities(
+    model: nn.Module, split: Split, machine: Machine, tta: str = "none"
+) -> NDArray[np.float32]:
+    """Probabilities (N, classes) fp32 of the split's images, in eval mode.
 
-    The model's training mode is left as it was found.
+    `tta` names the views of each image whose logits are averaged: none (the image as it is), flip
+    or crop. The model's training mode is left as it was found.
     """
     training = model.training
     model.eval()
@@ -26,7 +30,8 @@ def probabilities(model: nn.Module, split: Split, machine: Machine) -> NDArray[n
         for start in range(0, len(split), batch):
             images = torch.from_numpy(split.images(start, start + batch)).to(machine.device)
             with machine.autocast():
-                parts.append(model(images).float().softmax(1))
+                logits = [view.weight * model(view.of(images)).float() for view in VIEWS[tta]]
+            parts.append(torch.stack(logits).sum(0).softmax(1))
     finally:
         model.train(training)
     result: NDArray[np.float32] = torch.cat(parts).cpu().numpy()

@@ -1,12 +1,8 @@
 """The end of a run: judge the final weights, and write what is kept of them."""
 
-import io
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import save
 
 from onecycle import files
@@ -19,7 +15,7 @@ from onecycle.training.state import TrainState
 
 
 def finish(job: Job, state: TrainState, train_seconds: float, started: float) -> dict[str, Any]:
-    """Write the weights, the test probabilities and `summary.json`; the summary.
+    """Write the weights, the probabilities and `summary.json`; the summary.
 
     The test part (and a validation part) is predicted in fp32, the training part, for the gap, in
     the run's precision. Accuracies are fractions. Raises DiskError.
@@ -35,10 +31,10 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
     if data.val:
         val = probabilities(state.model, data.val, job.machine.in_fp32())
         figures["val_accuracy"] = metrics.accuracy(val, data.val.labels)
+        record.write_predictions(folder, "val", val, data.val.labels)
     weights = {k: v.detach().cpu().contiguous() for k, v in state.model.state_dict().items()}
     files.write_bytes(folder / record.WEIGHTS, save(weights))
-    _write_array(folder / record.PROBABILITIES, test)
-    _write_array(folder / record.LABELS, data.test.labels)
+    record.write_predictions(folder, "test", test, data.test.labels)
     summary = {
         "run": str(folder),
         "recipe": job.recipe.name,
@@ -60,9 +56,3 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
     }
     files.write_json(folder / record.SUMMARY, summary)
     return summary
-
-
-def _write_array(path: Path, values: NDArray[Any]) -> None:
-    content = io.BytesIO()
-    np.save(content, values)
-    files.write_bytes(path, content.getvalue())

@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onecycle import files
 from onecycle.errors import DiskError, RecipeError
 
@@ -15,6 +18,7 @@ RECIPE, ENVIRONMENT, CLASSES = "recipe.json", "environment.json", "classes.json"
 EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
 WEIGHTS, PROBABILITIES, LABELS = "model.safetensors", "test_probabilities.npy", "test_labels.npy"
 CHECKPOINTS, CURVES = "checkpoints", "curves.png"
+EVALUATION, EVALUATION_FILE, GALLERY = "evaluation", "evaluation.json", "gallery"
 
 
 def new_folder(recipe_name: str, out: Path | None) -> Path:
@@ -115,3 +119,36 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     with files.disk_errors(folder / METRICS, "read"):
         text = (folder / METRICS).read_text()
     return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def write_predictions(
+    folder: Path, part: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+) -> None:
+    """Write `<part>_labels.npy` (N,), then `<part>_probabilities.npy` (N, classes)."""
+    for name, values in (("labels", labels), ("probabilities", probabilities)):
+        content = io.BytesIO()
+        np.save(content, values)
+        files.write_bytes(folder / f"{part}_{name}.npy", content.getvalue())
+
+
+def has_predictions(folder: Path, part: str) -> bool:
+    """Whether `write_predictions` was done in `folder`."""
+    return (folder / f"{part}_probabilities.npy").is_file()
+
+
+def read_predictions(folder: Path, part: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities and labels as written; DiskError if they are missing or damaged."""
+    paths = [folder / f"{part}_{name}.npy" for name in ("probabilities", "labels")]
+    probabilities, labels = (_read_array(path) for path in paths)
+    if probabilities.shape[:1] != labels.shape:
+        raise DiskError(f"cannot read {paths[0]}: it does not go with {paths[1].name}")
+    return probabilities, labels
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        with files.disk_errors(path, "read"):
+            loaded: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DiskError(f"cannot read {path}: no whole array ({error})") from error
+    return loaded
