@@ -4,13 +4,16 @@ from typing import Any
 
 __all__ = [
     "Ablation",
+    "Evaluation",
     "RangeTest",
     "Recipe",
     "Results",
     "Run",
     "Runs",
     "ablate",
+    "evaluate",
     "find_lr",
+    "load",
     "recipes",
     "results",
     "resume",

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from onecycle.datasets.folder import few
+from onecycle.machine import Machine
 from onecycle.run import conduct, find_lr, record
 from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
@@ -69,6 +70,10 @@ class Show:
         if 10 * have // size > self._tenths:
             self._tenths = 10 * have // size
             self._console.print(f"downloading: {have / 1e6:.0f} of {size / 1e6:.0f} MB")
+
+    def predicting(self, images: int, part: str, machine: Machine, how: str) -> None:
+        """`images` of a finished run's data are about to be predicted."""
+        self._console.print(f"predicting {images:,} {part} images on {machine.device}, {how}")
 
     def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""

@@ -1,7 +1,8 @@
 """The verbs as Python functions, and the Run that they return; a file for each kind of verb."""
 
 from onecycle.api.ablation import Ablation, ablate
-from onecycle.api.handle import Run
+from onecycle.api.evaluation import Evaluation, evaluate
+from onecycle.api.handle import Run, load
 from onecycle.api.lr import RangeTest, find_lr
 from onecycle.api.recipes import recipes
 from onecycle.api.results import Results, results
@@ -12,13 +13,16 @@ from onecycle.recipe.schema import Recipe
 
 __all__ = [
     "Ablation",
+    "Evaluation",
     "RangeTest",
     "Recipe",
     "Results",
     "Run",
     "Runs",
     "ablate",
+    "evaluate",
     "find_lr",
+    "load",
     "recipes",
     "results",
     "resume",

@@ -1,17 +1,20 @@
-"""A run as its users hold it: the folder, read when asked."""
+"""A run as its users hold it: the folder, read and judged when asked."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from onecycle import files
+from onecycle.api.evaluation import Evaluation, evaluate, look
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
-from onecycle.run import record
+from onecycle.run import record, reopen
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Run:
     """A finished or unfinished run: its folder, read when asked."""
 
     path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -44,7 +50,25 @@ class Run:
     @property
     def probabilities(self) -> NDArray[np.float32]:
         """Test probabilities (N, classes) of the final weights, computed in fp32."""
-        path = self.path / record.PROBABILITIES
-        with files.disk_errors(path, "read"):
-            loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
-        return loaded
+        return record.read_predictions(self.path, "test")[0]
+
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        *,
+        tta: str = "none",
+        device: str = "auto",
+        threads: int | None = None,
+        quiet: bool = False,
+    ) -> Evaluation:
+        """`onecycle.evaluate` of this run."""
+        return evaluate(self, data, tta=tta, device=device, threads=threads, quiet=quiet)
+
+    def confusion(self) -> Figure:
+        """The confusion matrix of the test part, without test-time augmentation."""
+        return look(self).confusion()
+
+
+def load(path: str | PathLike[str]) -> Run:
+    """The run in the folder `path`, finished or not; RecipeError if none is there."""
+    return Run(reopen.begun(path))

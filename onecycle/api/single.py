@@ -5,17 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
 from onecycle.api.setup import Setup
 from onecycle.datasets.dataset import Dataset
-from onecycle.errors import DataError, RecipeError
-from onecycle.ranks import Ranks, loss_of_others
+from onecycle.errors import RecipeError
+from onecycle.ranks import Ranks, join, loss_of_others
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
-from onecycle.run import estimate, record
+from onecycle.run import estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
 from onecycle.run.job import Job
@@ -29,7 +28,7 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
     expected = estimate.seconds(setup.recipe, dataset, where) / ranks.world
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
     job = Job(setup.recipe, dataset, where, seed, folder, ranks)
-    with _one_writer(job):
+    with _one_writer(folder, ranks):
         if ranks.first:
             _describe(job, setup)
         show.started(job, expected)
@@ -38,59 +37,45 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
 
 def resume(folder: Path, show: progress.Show) -> Run:
     """Go on with the run in `folder`. Raises as `onecycle.resume`."""
-    if not (folder / record.ENVIRONMENT).is_file():
-        raise RecipeError(f"--resume {folder}: no run is there (no {record.ENVIRONMENT})")
+    reopen.begun(folder)
     if (folder / record.SUMMARY).exists():
         raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
     made = files.read_json(folder / record.ENVIRONMENT)
-    setup = _made_from(made, Run(folder).recipe)
-    dataset, where, ranks = setup.open(made["seed"], show)
+    where = machine.choose(**{k: made["machine"][k] for k in ("device", "precision", "threads")})
+    ranks = join(where.device)
+    if not ranks.first:
+        show.hush()
     if ranks.world != made.get("processes", 1):
         raise RecipeError(
             f"--resume {folder}: it was trained by {made.get('processes', 1)} processes, not "
             f"{ranks.world}: start as many again"
         )
-    job = Job(setup.recipe, dataset, where, made["seed"], folder, ranks)
-    with _one_writer(job):
+    with _one_writer(folder, ranks):
         checkpoint = newest(folder)
-        if setup.recipe.digest() != checkpoint.extra["recipe_digest"]:
+        recipe = Run(folder).recipe
+        if recipe.digest() != checkpoint.extra["recipe_digest"]:
             raise RecipeError(
                 f"{folder / record.RECIPE} is not the recipe that was saved; restore it"
             )
-        if dataset.digest != checkpoint.extra["data_digest"]:
-            raise DataError(
-                f"{setup.data} is not the data that {folder} was trained on "
-                f"(digest {dataset.digest[:12]}, then {checkpoint.extra['data_digest'][:12]})"
-            )
+        digest = checkpoint.extra["data_digest"]
+        dataset = ranks.in_turn(
+            lambda: reopen.dataset(folder, digest, show.decoded, show.downloaded)
+        )
+        job = Job(recipe, dataset, where, made["seed"], folder, ranks)
         show.resumed(job, checkpoint)
         return _drive(job, checkpoint, show)
 
 
-def _made_from(made: dict[str, Any], recipe: Recipe) -> Setup:
-    """The setup that a run's `environment.json` tells of."""
-    data = made["data"]
-    # Runs of before there was a choice have none written down.
-    reading = {key: data[key] for key in ("skip_bad", "image_size_asked") if key in data}
-    return Setup(
-        recipe,
-        data["source"],
-        made["val_fraction"],
-        reading.get("skip_bad", False),
-        reading.get("image_size_asked"),
-        **{key: made["machine"][key] for key in ("device", "precision", "threads")},
-    )
-
-
 @contextmanager
-def _one_writer(job: Job) -> Iterator[None]:
+def _one_writer(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Hold the run folder inside the block, and take leave of other processes after it."""
-    lock = files.FolderLock(job.folder) if job.ranks.first else None
+    lock = files.FolderLock(folder) if ranks.first else None
     try:
         yield
     finally:
         if lock:
             lock.release()
-        job.ranks.leave()
+        ranks.leave()
 
 
 def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:

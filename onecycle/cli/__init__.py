@@ -1,6 +1,6 @@
 """The command line: parse, call the API, print. A file for each verb; torch is imported late."""
 
-from onecycle.cli import ablation, lr, recipes, results, summary, training
+from onecycle.cli import ablation, evaluation, lr, recipes, results, summary, training
 from onecycle.cli.app import main
 
-__all__ = ["ablation", "lr", "main", "recipes", "results", "summary", "training"]
+__all__ = ["ablation", "evaluation", "lr", "main", "recipes", "results", "summary", "training"]

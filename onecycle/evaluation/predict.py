@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onecycle.datasets.dataset import Split
+from onecycle.evaluation.views import VIEWS
 from onecycle.machine import Machine
 from onecycle.ranks import ALONE, Ranks
 
@@ -15,12 +16,17 @@ BATCH_ON_ACCELERATOR = 2000
 
 @torch.inference_mode()
 def probabilities(
-    model: nn.Module, split: Split, machine: Machine, ranks: Ranks = ALONE
+    model: nn.Module,
+    split: Split,
+    machine: Machine,
+    tta: str = "none",
+    ranks: Ranks = ALONE,
 ) -> NDArray[np.float32]:
-    """Probabilities (N, classes) fp32 of the split's images, in eval mode and without augmentation.
+    """Probabilities (N, classes) fp32 of the split's images, in eval mode.
 
-    Several processes predict a share each, and all get the whole. The model's training mode is
-    left as it was found.
+    `tta` names the views of each image whose logits are averaged: none (the image as it is), flip
+    or crop. Several processes predict a share each, and all get the whole. The model's training
+    mode is left as it was found.
     """
     training = model.training
     model.eval()
@@ -32,7 +38,8 @@ def probabilities(
             stop = min(start + batch, mine.stop)
             images = torch.from_numpy(split.images(start, stop)).to(machine.device)
             with machine.autocast():
-                parts.append(model(images).float().softmax(1))
+                logits = [view.weight * model(view.of(images)).float() for view in VIEWS[tta]]
+            parts.append(torch.stack(logits).sum(0).softmax(1))
     finally:
         model.train(training)
     result: NDArray[np.float32] = ranks.gather(torch.cat(parts), len(split)).cpu().numpy()

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from onecycle.reporting.plots import TRAIN, plain
+from onecycle.reporting.plots import TRAIN, literal
 
 
 def worth(summary: dict[str, Any]) -> Figure:
@@ -14,7 +14,7 @@ def worth(summary: dict[str, Any]) -> Figure:
     `summary` is an ablation's; the ingredient that is worth most stands at the top.
     """
     rows = sorted(summary["ingredients"], key=lambda row: row["worth"]["mean"])
-    names = [plain(row["ingredient"]) for row in rows]
+    names = [literal(row["ingredient"]) for row in rows]
     points = [100 * row["worth"]["mean"] for row in rows]
     figure = Figure(figsize=(8, 1.4 + 0.45 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -28,7 +28,7 @@ def worth(summary: dict[str, Any]) -> Figure:
     axes.set_xlabel("points of validation accuracy lost without it")
     whole = summary["whole"]
     axes.set_title(
-        f"{plain(summary['recipe'])}, {summary['epochs']:g} epochs on {plain(summary['data'])}: "
+        f"{literal(summary['recipe'])}, {summary['epochs']:g} epochs, {literal(summary['data'])}: "
         f"{whole['mean']:.2%} whole, {whole['n']} seeds, 95 % intervals",
         fontsize=10,
         loc="left",

@@ -12,6 +12,24 @@ from onecycle import files
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 TRAIN, JUDGED, RATE = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (TRAIN, JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+QUIET = "#BBBBBB"
+LONGEST_NAME = 28  # characters of a name in a figure
+DPI = 130  # pixels an inch of what is saved
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of `width` by `height` inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def literal(text: str, longest: int = LONGEST_NAME) -> str:
+    """`text` as matplotlib shows it letter by letter, shortened in the middle if it is long."""
+    if len(text) > longest:
+        kept = longest - 1
+        text = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return text.replace("$", r"\$")
 
 
 def curves(metrics: list[dict[str, float]]) -> Figure:
@@ -19,8 +37,7 @@ def curves(metrics: list[dict[str, float]]) -> Figure:
     part = "val" if "val_loss" in metrics[0] else "test"
     label = {"val": "validation", "test": "test"}[part]
     epochs = [row["epoch"] for row in metrics]
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(11, 3.4)
     loss, accuracy, rate = figure.subplots(1, 3)
     marker = "o" if len(epochs) == 1 else ""
 
@@ -60,7 +77,7 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
             part = "val" if "val_accuracy" in rows[0] else "test"
             epochs = [row["epoch"] for row in rows]
             # A name may hold a `$`, which matplotlib would take for mathematics.
-            label = plain(name) if j == 0 else None
+            label = literal(name, 60) if j == 0 else None
             style = {"color": colour, "linewidth": 1.6, "marker": "o" if len(rows) == 1 else ""}
             accuracy.plot(epochs, [100 * r[f"{part}_accuracy"] for r in rows], label=label, **style)
             loss.plot(epochs, [row["train_loss"] for row in rows], **style)
@@ -74,13 +91,8 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
     return figure
 
 
-def plain(text: str) -> str:
-    """`text` as matplotlib draws it literally."""
-    return text.replace("$", r"\$")
-
-
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` as PNG."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130)
+    figure.savefig(content, format="png", dpi=DPI)
     files.write_bytes(path, content.getvalue())

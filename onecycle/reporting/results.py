@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onecycle import files
 from onecycle.errors import RecipeError, did_you_mean
@@ -111,12 +112,14 @@ def _difference(first: Candidate, second: Candidate) -> Difference | str:
         return over_seeds(*([row["test_accuracy"] for row in c.rows] for c in (first, second)))
     if len(first.rows) > 1 or len(second.rows) > 1:
         return "one run against several: give both several seeds"
-    right = []
-    for one in (_folder(first), _folder(second)):
-        with files.disk_errors(one / record.PROBABILITIES, "read"):
-            predicted = np.load(one / record.PROBABILITIES, allow_pickle=False).argmax(axis=1)
-            right.append(predicted == np.load(one / record.LABELS, allow_pickle=False))
-    return over_images(right[0], right[1])
+    return over_images(_right(_folder(first)), _right(_folder(second)))
+
+
+def _right(run: Path) -> NDArray[np.bool_]:
+    """Which test images the run got right, (N,)."""
+    probabilities, labels = record.read_predictions(run, "test")
+    right: NDArray[np.bool_] = probabilities.argmax(axis=1) == labels
+    return right
 
 
 def _candidate(path: Path) -> Candidate:

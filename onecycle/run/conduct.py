@@ -177,7 +177,7 @@ def _judge_epoch(live: _Live, step: Step) -> None:
     """Judge the epoch on the validation part, or on the test part where there is none."""
     data = live.job.dataset
     part, split = ("val", data.val) if data.val else ("test", data.test)
-    predicted = probabilities(live.state.model, split, live.job.machine, live.job.ranks)
+    predicted = probabilities(live.state.model, split, live.job.machine, ranks=live.job.ranks)
     train_loss, train_accuracy = live.journal.train_figures(step.epoch)
     judged = {
         f"{part}_loss": metrics.loss(predicted, split.labels),

@@ -1,8 +1,6 @@
 """The end of a run: judge the final weights, and write what is kept of them."""
 
-import io
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +8,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from onecycle import files
+from onecycle.datasets.dataset import Split
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import parameter_count
@@ -19,26 +18,29 @@ from onecycle.training.state import TrainState
 
 
 def finish(job: Job, state: TrainState, train_seconds: float, started: float) -> dict[str, Any]:
-    """Write the weights, the test probabilities and `summary.json`; the summary.
-
-    Of several processes the first writes; all predict.
+    """Write the weights, the probabilities and `summary.json`; the summary.
 
     The test part (and a validation part) is predicted in fp32, the training part, for the gap, in
-    the run's precision. Accuracies are fractions. Raises DiskError.
+    the run's precision. Accuracies are fractions. Of several processes all predict, and the first
+    writes. Raises DiskError.
     """
-    data, folder = job.dataset, job.folder
-    test = probabilities(state.model, data.test, job.machine.in_fp32(), job.ranks)
-    train = probabilities(state.model, data.train, job.machine, job.ranks)
-    figures = {
-        "test_accuracy": metrics.accuracy(test, data.test.labels),
-        "test_loss": metrics.loss(test, data.test.labels),
-        "train_accuracy": metrics.accuracy(train, data.train.labels),
+    data = job.dataset
+    parts = {"test": data.test} | ({"val": data.val} if data.val else {})
+    exact = job.machine.in_fp32()
+    predicted = {
+        name: probabilities(state.model, split, exact, ranks=job.ranks)
+        for name, split in parts.items()
     }
-    if data.val:
-        val = probabilities(state.model, data.val, job.machine.in_fp32(), job.ranks)
-        figures["val_accuracy"] = metrics.accuracy(val, data.val.labels)
+    train = probabilities(state.model, data.train, job.machine, ranks=job.ranks)
+    if job.ranks.first:
+        _keep(job, state, parts, predicted)
+    accuracies = {
+        f"{name}_accuracy": metrics.accuracy(predicted[name], split.labels)
+        for name, split in parts.items()
+    }
+    train_accuracy = metrics.accuracy(train, data.train.labels)
     summary = {
-        "run": str(folder),
+        "run": str(job.folder),
         "recipe": job.recipe.name,
         "recipe_digest": job.recipe.digest(),
         "data": data.name,
@@ -47,8 +49,10 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
         "epochs": job.recipe.epochs,
         "steps": state.step,
         "parameters": parameter_count(state.model),
-        **figures,
-        "gap": figures["train_accuracy"] - figures["test_accuracy"],
+        **accuracies,
+        "test_loss": metrics.loss(predicted["test"], data.test.labels),
+        "train_accuracy": train_accuracy,
+        "gap": train_accuracy - accuracies["test_accuracy"],
         "train_images": len(data.train),
         "seconds": round(time.monotonic() - started, 2),
         "train_seconds": round(train_seconds, 2),
@@ -58,20 +62,18 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
         "processes": job.ranks.world,
     }
     if job.ranks.first:
-        _keep(job, state, test, summary)
+        files.write_json(job.folder / record.SUMMARY, summary)
     return summary
 
 
-def _keep(job: Job, state: TrainState, test: NDArray[np.float32], summary: dict[str, Any]) -> None:
-    folder, data = job.folder, job.dataset
+def _keep(
+    job: Job,
+    state: TrainState,
+    parts: dict[str, Split],
+    predicted: dict[str, NDArray[np.float32]],
+) -> None:
+    """Write the final weights, and each part's probabilities with its labels."""
     weights = {k: v.detach().cpu().contiguous() for k, v in state.model.state_dict().items()}
-    files.write_bytes(folder / record.WEIGHTS, save(weights))
-    _write_array(folder / record.PROBABILITIES, test)
-    _write_array(folder / record.LABELS, data.test.labels)
-    files.write_json(folder / record.SUMMARY, summary)
-
-
-def _write_array(path: Path, values: NDArray[Any]) -> None:
-    content = io.BytesIO()
-    np.save(content, values)
-    files.write_bytes(path, content.getvalue())
+    files.write_bytes(job.folder / record.WEIGHTS, save(weights))
+    for name, split in parts.items():
+        record.write_predictions(job.folder, name, predicted[name], split.labels)

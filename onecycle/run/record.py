@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onecycle import files
 from onecycle.errors import DiskError, RecipeError
 
@@ -19,6 +22,7 @@ CHECKPOINTS, CURVES = "checkpoints", "curves.png"
 LR_TABLE, LR_PLOT, LR_FOUND = "lr_find.csv", "lr_find.png", "lr_find.json"
 ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
+EVALUATION, EVALUATION_FILE, GALLERY = "evaluation", "evaluation.json", "gallery"
 
 
 def new_folder(recipe_name: str, out: Path | None) -> Path:
@@ -132,3 +136,36 @@ def read_table(path: Path) -> list[dict[str, float]]:
     with files.disk_errors(path, "read"):
         text = path.read_text()
     return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def write_predictions(
+    folder: Path, part: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
+) -> None:
+    """Write `<part>_labels.npy` (N,), then `<part>_probabilities.npy` (N, classes)."""
+    for name, values in (("labels", labels), ("probabilities", probabilities)):
+        content = io.BytesIO()
+        np.save(content, values)
+        files.write_bytes(folder / f"{part}_{name}.npy", content.getvalue())
+
+
+def has_predictions(folder: Path, part: str) -> bool:
+    """Whether `write_predictions` was done in `folder`."""
+    return (folder / f"{part}_probabilities.npy").is_file()
+
+
+def read_predictions(folder: Path, part: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Probabilities and labels as written; DiskError if they are missing or damaged."""
+    paths = [folder / f"{part}_{name}.npy" for name in ("probabilities", "labels")]
+    probabilities, labels = (_read_array(path) for path in paths)
+    if probabilities.shape[:1] != labels.shape:
+        raise DiskError(f"cannot read {paths[0]}: it does not go with {paths[1].name}")
+    return probabilities, labels
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        with files.disk_errors(path, "read"):
+            loaded: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DiskError(f"cannot read {path}: no whole array ({error})") from error
+    return loaded

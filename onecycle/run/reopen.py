@@ -1,0 +1,108 @@
+"""A run's data and network, found again from its folder."""
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from onecycle import files
+from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.fetch import Progress as Downloading
+from onecycle.datasets.folder import few
+from onecycle.datasets.load import load as load_data
+from onecycle.errors import DataError, DiskError, RecipeError
+from onecycle.machine import Machine
+from onecycle.model.build import build
+from onecycle.recipe import book
+from onecycle.run import record
+
+
+def finished(run: str | PathLike[str]) -> Path:
+    """The folder of the finished run `run`; RecipeError if there is none or it isn't finished."""
+    folder = begun(run)
+    if not (folder / record.SUMMARY).is_file():
+        raise RecipeError(
+            f"{folder}: this run is not finished: onecycle train --resume {folder} goes on with it"
+        )
+    return folder
+
+
+def begun(run: str | PathLike[str]) -> Path:
+    """The folder of the run `run`, finished or not; RecipeError if there is none."""
+    folder = Path(run)
+    with files.disk_errors(folder, "read"):
+        if not (folder / record.ENVIRONMENT).is_file():
+            raise RecipeError(f"{folder}: no run is there (no {record.ENVIRONMENT})")
+    return folder
+
+
+def dataset(
+    folder: Path,
+    digest: str,
+    progress: Callable[[int], None] | None = None,
+    downloading: Downloading | None = None,
+) -> Dataset:
+    """The data that the run in `folder` was trained on, its validation part held out again.
+
+    `digest` is what the data must have; `progress` and `downloading` are told about the loading.
+    Raises DataError if the data is missing or no longer the same.
+    """
+    made = files.read_json(folder / record.ENVIRONMENT)
+    source = made["data"]["source"]
+    # Runs of before there was a choice have none written down.
+    skip_bad, size = made["data"].get("skip_bad", False), made["data"].get("image_size_asked")
+    loaded = load_data(source, progress, downloading, skip_bad=skip_bad, image_size=size)
+    if loaded.digest != digest:
+        raise DataError(
+            f"{source} is not the data that {folder} was trained on "
+            f"(digest {loaded.digest[:12]}, then {digest[:12]})"
+        )
+    if made["val_fraction"]:
+        loaded = loaded.hold_out(made["val_fraction"], made["seed"])
+    return loaded
+
+
+def check_fits(folder: Path, data: Dataset) -> None:
+    """DataError that names the difference, if the run in `folder` can't be judged on `data`."""
+    where = data.source or data.name
+    known = files.read_json(folder / record.CLASSES)
+    given = list(data.classes)
+    lacking = [name for name in known if name not in given]
+    unknown = [name for name in given if name not in known]
+    if lacking or unknown:
+        parts = [f"without {few(lacking)}"] if lacking else []
+        parts += [f"with {few(unknown)}, unknown to the run"] if unknown else []
+        raise DataError(f"{where}: other classes than those of {folder}: {'; '.join(parts)}")
+    for place, (here, there) in enumerate(zip(given, known, strict=True)):
+        if here != there:
+            raise DataError(
+                f"{where}: the classes of {folder} in another order: "
+                f"number {place} is '{here}', in the run '{there}'"
+            )
+    size = files.read_json(folder / record.ENVIRONMENT)["data"]["image_size"]
+    if data.image_size != size:
+        raise DataError(
+            f"{where}: images of {data.image_size} pixels, but {folder} was trained on {size}: "
+            "resize them"
+        )
+
+
+def network(folder: Path, data: Dataset, machine: Machine) -> nn.Module:
+    """The run's network with its final weights, for `data` that fits it, on the machine's device.
+
+    Raises DiskError if the weights are missing or damaged.
+    """
+    model = build(book.find(str(folder / record.RECIPE)).model, data, seed=0)
+    path = folder / record.WEIGHTS
+    with files.disk_errors(path, "read"):
+        content = path.read_bytes()
+    try:
+        model.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise DiskError(f"cannot read {path}: not the weights of this run") from error
+    model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
