@@ -149,8 +149,9 @@ class Show:
         if data.untested:
             self._console.print(f"note: no test images of class {few(data.untested)}")
         if data.skipped:
+            count = sum(map(len, (data.train, data.val or (), data.test, data.skipped)))
             self._console.print(
-                f"note: {len(data.skipped)} images left out that can't be used "
+                f"note: {len(data.skipped)} of {count} images can't be used and are left out "
                 f"({job.folder / record.ENVIRONMENT} lists them)"
             )
 

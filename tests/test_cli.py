@@ -85,11 +85,6 @@ def test_an_image_folder_and_its_archive_give_the_same_run(command, folder):
         assert first[key] == second[key]
 
 
-def without_cats(folder):
-    for path in (folder / "test" / "cat").iterdir():
-        path.unlink()
-
-
 def only_cats(folder):
     for split in ("train", "test"):
         for path in (folder / split / "dog").iterdir():
@@ -103,7 +98,6 @@ def with_a_broken_image(folder):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (without_cats, "no test images of class cat"),
         (only_cats, "only one class (cat)"),
         (with_a_broken_image, "train/cat/0.png"),
     ],
@@ -114,6 +108,15 @@ def test_data_that_cannot_be_used_is_named(command, folder, spoil, said):
     assert code == 3 and out == ""
     assert said in err.splitlines()[-1]
     assert not (folder.parent / "runs").exists()
+
+
+def test_bad_images_are_skipped_and_pictures_resized_when_asked(command, folder):
+    with_a_broken_image(folder)
+    options = [*QUICK, "--set", "batch_size=8", "--skip-bad", "--image-size", "24"]
+    code, _, err = command("train", "--data", folder, *options, "--val-fraction", "0.2")
+    assert code == 0
+    assert "note: 1 of 24 images can't be used and are left out" in err
+    assert "test images of 24 pixels" in err and "no test images" not in err
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,10 @@ def test_data_that_cannot_be_used_is_named(command, folder, spoil, said):
         (["train", "--epochs", "0"], 2, "--epochs 0"),
         (["train", "--epochs", "many"], 2, "--epochs"),
         (["train", "--val-fraction", "1.5"], 2, "--val-fraction 1.5"),
+        (["train", "--image-size", "8"], 2, "--image-size 8: give a number of pixels from 16"),
+        (["train", "--image-size", "64"], 2, "the images of digits have 32 pixels"),
+        (["train", "--image-size", "big"], 2, "--image-size"),
+        (["train", "--resume", "nowhere", "--skip-bad"], 2, "leave out --skip-bad"),
         (["train", "--set", "augment.pad=40"], 2, "augment.pad 40"),
         (["train", "--data", "nowhere"], 3, "nowhere"),
         (["train", "--data", "digit"], 3, "did you mean 'digits'"),
