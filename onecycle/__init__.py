@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["Recipe", "Run", "recipes", "resume", "train"]
+__all__ = ["DataFacts", "Recipe", "Run", "data", "recipes", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

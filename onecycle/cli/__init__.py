@@ -1,6 +1,6 @@
 """The command line: parse, call the API, print. A file for each verb; torch is imported late."""
 
-from onecycle.cli import recipes, training
+from onecycle.cli import data, recipes, training
 from onecycle.cli.app import main
 
-__all__ = ["main", "recipes", "training"]
+__all__ = ["data", "main", "recipes", "training"]
