@@ -109,9 +109,9 @@ class DataFacts:
             one, two = (facts.image(self.dataset, place) for place in places)
             differ = one["class"] != two["class"]
             classes = f"{one['class']} / {two['class']}" if differ else one["class"]
-            about = f"{pair.likeness:.2f}{' mirrored' if pair.mirrored else ''}, {classes}"
+            about = f"{pair.likeness:.2f}{' mirrored' if pair.mirrored else ''}"
             images = duplicates.images(self.dataset, np.array(places))
-            found.append((images, (one["name"], two["name"], about), differ))
+            found.append((images, (one["name"], two["name"], classes, about), differ))
         kind = "left in the training part, right in the test part" if across else "in one part"
         title = f"Near duplicates in {self.dataset.name}, {kind}"
         return pictures.pairs(title, found)

@@ -1,5 +1,6 @@
 """Sheets of small images with their names, pixel for pixel: samples, augmentation, duplicates."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 
@@ -149,11 +150,15 @@ def fitted(text: str, width: float) -> str:
         c if ord(c) in _characters() else c.encode("ascii", "backslashreplace").decode()
         for c in text
     )
-    shown, kept = text, len(text)
-    while kept > 1 and width_of(shown) > width:
-        kept -= 1
-        shown = text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
-    return shown
+    if width_of(text) <= width:
+        return text
+
+    def shortened(kept: int) -> str:
+        return text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
+
+    sizes = range(1, len(text))
+    fits = bisect_right(sizes, width, key=lambda kept: width_of(shortened(kept)))
+    return shortened(max(1, fits))
 
 
 def width_of(text: str) -> int:
