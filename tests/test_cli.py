@@ -2,11 +2,11 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import tarfile
-import time
 
 import numpy as np
 import pytest
@@ -219,9 +219,16 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 """
     seconds = []
     for _ in range(8):
-        start = time.perf_counter()
+        start = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
+        spent = os.times()
+        # Of the processor: what passes on the clock depends on what else the machine does.
+        seconds.append(
+            spent.children_user
+            + spent.children_system
+            - start.children_user
+            - start.children_system
+        )
         assert done.returncode == 0, done.stderr
         assert "train" in done.stdout
     assert min(seconds) < 0.3

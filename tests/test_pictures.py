@@ -111,16 +111,16 @@ def test_augmented_images_are_those_that_the_loop_gives_the_network(
     shown = DataFacts(shown.dataset, NONE, recipe, 5)
     batches = []
 
-    def record(state, recipe, machine, images, labels, seed):
+    def record(work, model, part, images, labels):
         batches.append(images.numpy())
         return 0, 0
 
-    def count(state, machine, images):
+    def count(work, state, loss, correct):
         state.step += 1
 
     monkeypatch.setattr(loop, "_gradients", record)
     monkeypatch.setattr(loop, "_update", count)
-    state = SimpleNamespace(step=0, optimizers=[])
+    state = SimpleNamespace(step=0, optimizers=[], model=None)
     assert len(list(loop.fit(state, shown.dataset, recipe, machine, seed=5))) == 24
     given = []
     monkeypatch.setattr(pictures, "augmented", lambda *arguments: given.extend(arguments))
