@@ -149,6 +149,7 @@ def curve_of(name, count=100):
         "falls to the end": 3 - 2 * x,
         "falls from the start": 1 + 2 * np.exp(-40 * x) + 40 * np.clip(x - 0.8, 0, 1),
         "level": 3 + 0.01 * np.sin(9 * x),
+        "noise": 3 + 0.5 * np.random.default_rng(0).normal(size=count),
         "rises": 3 + 40 * x,
     }[name].tolist()
 
@@ -206,6 +207,7 @@ def test_the_rate_of_several_seeds_is_their_median_by_logarithm():
         ("valley", ""),
         ("falls to the end", ""),
         ("level", "does not fall: raise --end above 1"),
+        ("noise", "does not fall: raise --end above 1"),
         ("rises", "rose from the first rate on: lower --start below 1e-05"),
     ],
 )

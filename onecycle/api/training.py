@@ -1,20 +1,24 @@
 """Training as a Python function: a new run, or an interrupted one that goes on."""
 
 import platform
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
+from onecycle.api.lr import sweep_into
 from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load as load_data
 from onecycle.errors import DataError, RecipeError
+from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
 from onecycle.run import estimate, record
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
+from onecycle.run.find_lr import choose_sweep
 from onecycle.run.job import Job
 from onecycle.training.loop import check_sizes
 
@@ -26,6 +30,7 @@ def train(
     data: str | Path = "digits",
     *,
     epochs: float | None = None,
+    lr: float | str | None = None,
     settings: Settings = (),
     seed: int = 0,
     val_fraction: float = 0.0,
@@ -39,14 +44,17 @@ def train(
 
     `data` is `digits`, `cifar10`, `cifar100`, `cifar100-coarse`, or the path of a folder or archive
     with `train/<class>/*` and `test/<class>/*`, or of CIFAR as published. `epochs` sets the length
-    and keeps the peak at the same fraction of it; `settings` changes the recipe by dotted key, as a
-    mapping or as `key=value` texts. `val_fraction` holds out that part of the training images and
+    and stretches the schedule with it; `lr` sets the peak of the rate and scales its other rates
+    with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the
+    run folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts.
+    `val_fraction` holds out that part of the training images and
     judges each epoch on it, so that the test part is read once, at the end. `out` names the run
     folder, by default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
-    chosen = choose_recipe(recipe, data, epochs, settings)
+    peak = _peak(lr)
+    chosen = choose_recipe(recipe, data, epochs, settings, peak)
     show = progress.Show(quiet)
     where = machine.choose(device, precision, threads)
     dataset = load_data(data, show.decoded, show.downloaded)
@@ -58,6 +66,8 @@ def train(
     job = Job(chosen, dataset, where, seed, folder)
     lock = files.FolderLock(folder)
     try:
+        if lr is not None and peak is None:
+            job = replace(job, recipe=_with_found_rates(job, show))
         _describe(job, val_fraction)
         show.started(job, expected)
         return _drive(job, None, show)
@@ -102,6 +112,23 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
         return _drive(job, checkpoint, show)
     finally:
         lock.release()
+
+
+def _peak(lr: float | str | None) -> float | None:
+    """The peak that `lr` gives; None for `auto`. Raises RecipeError for what is neither."""
+    if lr is None or lr == "auto":
+        return None
+    try:
+        return float(lr)
+    except ValueError:
+        raise RecipeError(f"--lr {lr}: give a number, or auto") from None
+
+
+def _with_found_rates(job: Job, show: progress.Show) -> Recipe:
+    """The recipe of `job` with the peak that a range test finds, on the training images alone."""
+    trial = replace(job, dataset=replace(job.dataset, val=None))
+    sweep = choose_sweep(job.recipe, len(job.dataset.train))
+    return book.change(job.recipe, [], lr=sweep_into(trial, sweep, 1, show).lr_max)
 
 
 def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:

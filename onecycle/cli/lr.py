@@ -1,9 +1,13 @@
 """`onecycle find-lr`."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from onecycle.cli.app import Json, Quiet, Set, app
+
+Flag = Annotated[bool, Parameter(negative=())]
 
 
 @app.command(name="find-lr")
@@ -16,8 +20,8 @@ def find_lr(
     start: float | None = None,
     end: float | None = None,
     steps: int | None = None,
-    linear: bool = False,
-    per_epoch: bool = False,
+    linear: Flag = False,
+    per_epoch: Flag = False,
     seeds: int = 1,
     seed: int = 0,
     val_fraction: float = 0.0,
@@ -39,11 +43,12 @@ def find_lr(
     end:
         The last rate; a test per batch ends earlier if it diverges.
     steps:
-        How many rates: batches, by default an epoch's (at least 50, at most 200); or epochs.
+        How many rates: batches, by default an epoch's, but 90 to 200; or epochs, by default 10.
     linear:
         Rates evenly apart, not their logarithms.
     per_epoch:
-        A whole epoch at each of 10 rates around the recipe's own peak, judged by accuracy.
+        Each rate for a whole epoch, evenly apart, by default around the recipe's own peak, and
+        judged by accuracy.
     seeds:
         Repeat the test with so many seeds, for the spread of what is found.
     seed:
@@ -85,7 +90,7 @@ def find_lr(
         _print_table(test.points)
     _print_found(test.found)
     print(f"files           {test.path}/lr_find.csv, .png, .json")
-    print(f"next            onecycle train --lr {test.lr_max:.2g} (and the same options)")
+    print(f"next            onecycle train --lr {test.lr_max:g} (and the same options)")
 
 
 def _print_table(points: list[dict[str, float]]) -> None:
@@ -109,10 +114,10 @@ def _print_found(found: dict[str, Any]) -> None:
     for each in found["suggestions"]:
         said = f"refused: {each['refused']}"
         if not each["refused"]:
-            said = f"{each['lr']:.2e}"
+            said = f"{each['lr']:.2g}"
             if len(each["lrs"]) > 1:
-                said += f"  ({min(each['lrs']):.2e} to {max(each['lrs']):.2e} over the seeds)"
+                said += f"  ({min(each['lrs']):.2g} to {max(each['lrs']):.2g} over the seeds)"
         print(f"{each['rule']:<15} {said}")
-    print(f"lr_max          {found['lr_max']:.2e}  (by {found['rule']})")
+    print(f"lr_max          {found['lr_max']:g}  (by {found['rule']})")
     if found["lr_min"]:
-        print(f"lr_min          {found['lr_min']:.2e}  (as far below it as in the recipe)")
+        print(f"lr_min          {found['lr_min']:.2g}  (as far below it as in the recipe)")

@@ -14,6 +14,7 @@ def train(
     recipe: str | None = None,
     data: str = "digits",
     epochs: float | None = None,
+    lr: str | None = None,
     set_: Set = None,
     seed: int = 0,
     val_fraction: float = 0.0,
@@ -38,6 +39,9 @@ def train(
         as published.
     epochs:
         How long, fractions allowed; the peak of the rate stays at the same fraction.
+    lr:
+        The peak of the rate, from which the other rates keep their distance; 'auto': find it first,
+        as 'onecycle find-lr' does, in at most about an epoch's time.
     set_:
         Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
     seed:
@@ -71,6 +75,7 @@ def train(
             recipe,
             data,
             epochs=epochs,
+            lr=lr,
             settings=set_ or (),
             seed=seed,
             val_fraction=val_fraction,

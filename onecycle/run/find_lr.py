@@ -23,7 +23,7 @@ from onecycle.training.schedule import Knot, Timetable, steps_per_epoch
 from onecycle.training.state import TrainState
 
 START, END = 1e-5, 1.0  # of a test per batch
-FEWEST, MOST = 60, 200  # steps of a test per batch, by default
+FEWEST, MOST = 90, 200  # steps of a test per batch, by default
 FEWEST_GIVEN = 10  # steps that may be asked for
 LOW, HIGH = 0.2, 2.0  # times the recipe's own peak: start and end of a test per epoch
 EPOCHS, FEWEST_EPOCHS = 10, 3
@@ -194,8 +194,9 @@ def rows(curve: Curve) -> list[dict[str, float]]:
 def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
     """What `lr_find.json` holds: the rates of each rule, and those for one cycle or why not.
 
-    `lr_max` is the median over the seeds of what the chosen rule finds; `lr_min` is the start that
-    the recipe's schedule has when its peak is `lr_max` (null where its kind has none).
+    `lr_max` is the median over the seeds of what the chosen rule finds, to two digits; `lr_min` is
+    the start that the recipe's schedule has when its peak is `lr_max` (null where its kind has
+    none).
     """
     if sweep.per_epoch:
         rules, chosen = suggest.PER_EPOCH, next(iter(suggest.PER_EPOCH))
@@ -208,7 +209,8 @@ def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
     best = made[chosen]
     if best.refused and not problem:
         problem = f"{chosen} is {best.refused}"
-    lr_max = None if problem else best.lr
+    # Two digits say all that a test knows, and can be typed.
+    lr_max = None if problem or best.lr is None else float(f"{best.lr:.2g}")
     schedule = book.change(recipe, [], lr=lr_max).to_dict()["schedule"] if lr_max else {}
     return {
         "lr_max": lr_max,

@@ -5,6 +5,7 @@ these names (`steep` there), given the same losses. The valley is ESRI's rule, t
 Chang's.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-SMOOTHING = 0.8
+SMOOTHING = 0.9
 WORSE = 1.5
 FIRST, LAST = 0.1, 0.05  # parts of a curve that no rule looks at, as in fastai
-DESCENT = 0.05  # the least part of the loss that a test must take off it
+DESCENT, NOISES = 0.05, 4.0  # the least fall: of the first loss, and of its noise
 SLIDE_WIDTH, SLIDE_SLOPE = 15, 0.005
 DONE = 0.9  # of the descent
 LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at
@@ -24,7 +25,7 @@ LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at
 def smooth(losses: Sequence[float]) -> Values:
     """The exponential moving average of `losses`, each divided by the weight it is made of.
 
-    That is fastai's and Gugger's (2018), with 0.8 of the past kept instead of 0.98: a test here has
+    That is fastai's and Gugger's (2018), with 0.9 of the past kept instead of 0.98: a test here has
     about 100 points, in which 0.98 would be an average over half of them.
     """
     average, smoothed = 0.0, []
@@ -119,6 +120,7 @@ class Test:
     low: float  # the first rate that was swept
     high: float  # the last
     ended: bool  # by divergence, so that the last is no edge
+    noise: float = 0.0  # standard deviation of the smoothed losses from batch to batch
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,11 @@ def read(lrs: Sequence[float], losses: Sequence[float]) -> Test:
     finite = int(np.cumprod(np.isfinite(losses)).sum())
     first, last = int(FIRST * finite), finite - int(LAST * finite)
     smoothed = smooth(losses[:finite])[first:last]
-    return Test(np.array(lrs)[first:last], smoothed, lrs[0], lrs[-1], diverged(losses))
+    # Medians, which the leaps of a divergence don't move; 0.6745 makes them standard deviations.
+    leaps = np.abs(np.diff(losses[:finite]))
+    noise = float(np.median(leaps)) / 0.6745 / math.sqrt(2) if len(leaps) else 0.0
+    noise *= math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING))
+    return Test(np.array(lrs)[first:last], smoothed, lrs[0], lrs[-1], diverged(losses), noise)
 
 
 def read_epochs(lrs: Sequence[float], accuracies: Sequence[float]) -> Test:
@@ -169,9 +175,13 @@ def suggest(name: str, rule: Rule, tests: Sequence[Test]) -> Suggestion:
 
 
 def flat(tests: Sequence[Test]) -> str:
-    """Why no rule should be trusted: the loss never fell. Else an empty string."""
+    """Why no rule should be trusted: a loss that did not fall. Else an empty string."""
     for test in tests:
-        if not len(test.values) or test.values.min() > (1 - DESCENT) * test.values[0]:
+        fall, least = 0.0, 0.0
+        if len(test.values):
+            fall = test.values[0] - test.values.min()
+            least = max(DESCENT * test.values[0], NOISES * test.noise)
+        if fall <= least:
             if test.ended:
                 return f"the loss rose from the first rate on: lower --start below {test.low:.2g}"
             return f"the loss does not fall: raise --end above {test.high:.2g}, or --steps"
