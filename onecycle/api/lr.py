@@ -8,7 +8,7 @@ from typing import Any
 from onecycle import files, machine, progress
 from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.datasets.load import load as load_data
-from onecycle.errors import DivergedError, RecipeError
+from onecycle.errors import RecipeError
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
 from onecycle.run import find_lr as tests
@@ -80,8 +80,8 @@ def find_lr(
     the folder for `lr_find.csv`, `.png` and `.json`, by default the next `runs/<recipe>-lr-<n>`.
     The other arguments are as in `train`.
 
-    Raises RecipeError if the rates swept were the wrong ones, DivergedError if no loss fell,
-    DataError, DiskError.
+    Raises RecipeError, saying what to change, where the loss did not fall or the rate lies at the
+    edge of those swept (the files are written all the same); DataError, DiskError.
     """
     chosen = choose_recipe(recipe, data, epochs, settings)
     show = progress.Show(quiet)
@@ -113,6 +113,5 @@ def sweep_into(job: Job, sweep: tests.Sweep, seeds: int, show: progress.Show) ->
     picture = job.folder / record.LR_PLOT
     plots.save(lr_plots.range_test(rows, found), picture)
     if found["problem"]:
-        error = DivergedError if found["rose"] else RecipeError
-        raise error(f"range test: {found['problem']}; the curve is in {picture}")
+        raise RecipeError(f"range test: {found['problem']}; the curve is in {picture}")
     return RangeTest(job.folder)

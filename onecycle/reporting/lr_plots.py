@@ -73,7 +73,7 @@ def _suggestions(axes: Axes, found: dict[str, Any]) -> None:
         if each["refused"]:
             continue
         chosen = each["rule"] == found["rule"]
-        name = f"{each['rule']}: {each['lr']:.1e}{' (taken)' if chosen else ''}"
+        name = f"{each['rule']}: {each['lr']:.2g}{' (taken)' if chosen else ''}"
         axes.axvline(
             each["lr"],
             color=colour,
