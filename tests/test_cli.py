@@ -72,6 +72,37 @@ def test_json_is_one_object_and_quiet_says_nothing_else(command):
     assert result["recipe"] == "digits+custom" and result["epochs"] == 0.5
 
 
+SWEEP = ["find-lr", *QUICK[:2], *QUICK[4:], "--set", "batch_size=16", "--steps", "50"]
+
+
+def test_a_range_test_prints_each_rule_and_how_to_train_on(command, tmp_path):
+    code, out, err = command(*SWEEP, "--out", "test")
+    assert code == 0
+    printed = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert {"descent", "steepest", "valley", "minimum/10", "slide"} <= set(printed)
+    rate = printed["lr_max"].split()[0]
+    assert float(printed["lr_min"].split()[0]) == pytest.approx(float(rate) / 10)
+    assert f"--lr {rate}" in printed["next"]
+    assert "range test: 50 batches" in err and "\x1b" not in err
+    assert (tmp_path / "test" / "lr_find.png").exists()
+
+
+def test_a_range_test_as_json(command):
+    code, out, err = command(*SWEEP, "--json", "-q")
+    assert code == 0 and err == ""
+    result = json.loads(out)
+    assert result["lr_max"] > result["lr_min"] and result["path"].endswith("digits+custom-lr-1")
+
+
+def test_a_range_test_per_epoch_prints_its_table(command):
+    rates = ["--per-epoch", "--steps", "3", "--start", "1e-4", "--end", "1", "-q"]
+    code, out, err = command("find-lr", *QUICK[:2], *QUICK[4:], *rates)
+    table = [line.split() for line in out.splitlines()[:4]]
+    assert table[0] == ["seed", "lr", "loss", "accuracy"]
+    assert [row[1] for row in table[1:]] == ["0.0001", "0.5001", "1"]
+    assert (code, err) == (0, "") and "highest accuracy" in out
+
+
 def test_an_image_folder_and_its_archive_give_the_same_run(command, folder):
     archive = folder.with_suffix(".tar.gz")
     with tarfile.open(archive, "w:gz") as packed:
@@ -145,6 +176,15 @@ def test_bad_images_are_skipped_and_pictures_resized_when_asked(command, folder)
         (["train", "--threads", "0"], 2, "--threads 0"),
         (["train", "--resume", "nowhere"], 2, "nowhere"),
         (["train", "--resume", "nowhere", "--seed", "1"], 2, "leave out --seed"),
+        (["train", "--resume", "nowhere", "--lr", "auto"], 2, "leave out --lr"),
+        (["train", "--lr", "fast"], 2, "--lr fast: give a number, or auto"),
+        (["train", "--lr", "0"], 2, "--lr 0"),
+        (["find-lr", "--start", "1", "--end", "0.1"], 2, "--start 1 --end 0.1"),
+        (["find-lr", "--steps", "1"], 2, "--steps 1"),
+        (["find-lr", "--steps", "many"], 2, "--steps"),
+        (["find-lr", "--seeds", "0"], 2, "--seeds 0"),
+        (["find-lr", "--val-fraction", "1.5"], 2, "--val-fraction 1.5"),
+        (["find-lr", "--set", "schedule.kind=triangel"], 2, "did you mean 'triangular'"),
         (["train", "--nonsense"], 2, "--nonsense"),
         (["trian"], 2, "trian"),
         (["recipes", "davidnt"], 2, "did you mean 'davidnet'"),

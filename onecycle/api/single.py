@@ -3,11 +3,13 @@
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
+from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import RecipeError
@@ -25,12 +27,14 @@ VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors
 def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run:
     """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
     dataset, where, ranks = setup.open(seed, show)
-    expected = estimate.seconds(setup.recipe, dataset, where) / ranks.world
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
     job = Job(setup.recipe, dataset, where, seed, folder, ranks)
     with _one_writer(folder, ranks):
+        if setup.lr_auto:
+            job = replace(job, recipe=with_found_rates(job, show))
         if ranks.first:
             _describe(job, setup)
+        expected = estimate.seconds(job.recipe, dataset, where) / ranks.world
         show.started(job, expected)
         return _drive(job, None, show)
 
