@@ -1,5 +1,6 @@
 """The range test: training itself at rising rates, on a copy, and what is kept of it."""
 
+import json
 import random
 import warnings
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+import onecycle
 from onecycle.datasets import augment
 from onecycle.errors import RecipeError
 from onecycle.evaluation import metrics

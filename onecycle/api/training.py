@@ -83,14 +83,14 @@ def train(
     `data` is `digits`, `cifar10`, `cifar100`, `cifar100-coarse`, or the path of a folder or archive
     with `train/<class>/*` and `test/<class>/*`, or of CIFAR as published. `epochs` sets the length
     and stretches the schedule with it; `lr` sets the peak of the rate and scales its other rates
-    with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the
-    run folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts. With `seeds`, that many runs from `seed` on are made under one
-    folder and summarized. `val_fraction` holds out that part of the training images and
-    judges each epoch on it, so that the test part is read once, at the end. `skip_bad` leaves out
-    pictures that can't be used, each of which is an error otherwise. `image_size` is what pictures
-    are brought to, 16 to 128 pixels; by default they keep the one size that they have, or one is
-    chosen for them. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress
-    goes to stderr unless `quiet`.
+    with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the run
+    folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts. With
+    `seeds`, that many runs from `seed` on are made under one folder and summarized. `val_fraction`
+    holds out that part of the training images and judges each epoch on it, so that the test part is
+    read once, at the end. `skip_bad` leaves out pictures that can't be used, each of which is an
+    error otherwise. `image_size` is what pictures are brought to, 16 to 128 pixels; by default they
+    keep the one size that they have, or one is chosen for them. `out` names the run folder, by
+    default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """

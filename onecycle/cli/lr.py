@@ -35,8 +35,8 @@ def find_lr(
     Parameters
     ----------
     recipe:
-        As in 'onecycle train', as are data, epochs, set, skip-bad, image-size, device, precision and
-        threads.
+        As in 'onecycle train', as are data, epochs, set, skip-bad, image-size, device, precision
+        and threads.
     start:
         The first rate.
     end:

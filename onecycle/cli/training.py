@@ -82,7 +82,8 @@ def train(
     if resume is not None:
         run = api.resume(resume, quiet=quiet)
     else:
-        run = api.train(
+        train_one_or_more: Any = api.train  # one or several runs, as the number of seeds says
+        run = train_one_or_more(
             recipe,
             data,
             epochs=epochs,
