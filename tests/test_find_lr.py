@@ -19,7 +19,7 @@ from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
 from onecycle.model.layers import GhostBatchNorm
-from onecycle.run import find_lr
+from onecycle.run import find_lr, record
 from onecycle.run.find_lr import Sweep, choose_sweep, range_test
 from onecycle.run.job import Job
 from onecycle.training import suggest
