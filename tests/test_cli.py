@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onecycle import cli
+from onecycle import api, cli, files
+from onecycle.api import RangeTest
 from onecycle.recipe import book
+from onecycle.run import find_lr, record
 
 QUICK = ["--set", "model.width=4", "--epochs", "0.5", "--precision", "fp32", "--threads", "1"]
 
@@ -94,13 +96,25 @@ def test_a_range_test_as_json(command):
     assert result["lr_max"] > result["lr_min"] and result["path"].endswith("digits+custom-lr-1")
 
 
-def test_a_range_test_per_epoch_prints_its_table(command):
-    rates = ["--per-epoch", "--steps", "3", "--start", "1e-4", "--end", "1", "-q"]
-    code, out, err = command("find-lr", *QUICK[:2], *QUICK[4:], *rates)
+def test_a_range_test_per_epoch_prints_its_table(command, tmp_path, monkeypatch):
+    points = [find_lr.Point(lr, 2.0, a) for lr, a in ((0.1, 0.2), (0.2, 0.4), (0.3, 0.3))]
+    curve = find_lr.Curve(0, tuple(points))
+    sweep = find_lr.Sweep(0.1, 0.3, 3, True, True)
+    record.write_table(tmp_path / record.LR_TABLE, find_lr.rows(curve))
+    found = find_lr.judge([curve], sweep, book.find("digits"))
+    files.write_json(tmp_path / record.LR_FOUND, found)
+    asked = {}
+    monkeypatch.setattr(api, "find_lr", lambda *_, **a: asked.update(a) or RangeTest(tmp_path))
+    code, out, _ = command("find-lr", "--per-epoch", "--steps", "3", "--start", "0.1")
     table = [line.split() for line in out.splitlines()[:4]]
     assert table[0] == ["seed", "lr", "loss", "accuracy"]
-    assert [row[1] for row in table[1:]] == ["0.0001", "0.5001", "1"]
-    assert (code, err) == (0, "") and "highest accuracy" in out
+    assert [(row[1], row[3]) for row in table[1:]] == [
+        ("0.1", "20.00%"),
+        ("0.2", "40.00%"),
+        ("0.3", "30.00%"),
+    ]
+    assert code == 0 and "lr_max          0.2  (by highest accuracy)" in out
+    assert (asked["per_epoch"], asked["steps"], asked["start"]) == (True, 3, 0.1)
 
 
 def test_an_image_folder_and_its_archive_give_the_same_run(command, folder):
