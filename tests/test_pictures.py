@@ -61,7 +61,7 @@ def test_every_pixel_of_an_image_is_a_square_in_the_file(facts, tmp_path, size, 
 
 
 def test_names_are_shown_as_they_are(facts, tmp_path):
-    names = ["$x^2$", r"\frac{1}{0}", "кошка", "100% {0}", "$", "<b>&amp;"]
+    names = ["$x^2$", r"$\frac$", "\\n", "кошка", "100% {0}", "$", "<b>&amp;"]
     groups = [(name, np.zeros((1, 16, 16, 3), np.uint8)) for name in names]
     figure = pictures.samples("$title$", groups)
     assert texts(figure) == ["$title$", *names]
