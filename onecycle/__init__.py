@@ -2,7 +2,19 @@
 
 from typing import Any
 
-__all__ = ["Evaluation", "Recipe", "Run", "evaluate", "load", "recipes", "resume", "train"]
+__all__ = [
+    "Evaluation",
+    "Gallery",
+    "Recipe",
+    "Run",
+    "evaluate",
+    "gallery",
+    "label_errors",
+    "load",
+    "recipes",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -60,6 +60,15 @@ class Show:
         """`images` of a finished run's data are about to be predicted."""
         self._console.print(f"predicting {images:,} {part} images on {machine.device}, {how}")
 
+    def folding(self, job: Job, kept: int, of: int, seconds: float) -> None:
+        """Trainings on parts of the training images, the next of which is `job`, begin."""
+        there = f", {kept} of them kept from before" if kept else ""
+        self._console.print(
+            f"{of} trainings of {job.recipe.name} ({job.recipe.digest()}), {job.recipe.epochs:g} "
+            f"epochs on {len(job.dataset.train):,} images each{there}: expected to take about "
+            f"{duration(seconds)} here; Ctrl-C saves, and the same command goes on"
+        )
+
     def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""
         self._describe(job)

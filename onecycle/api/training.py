@@ -58,9 +58,9 @@ def train(
     job = Job(chosen, dataset, where, seed, folder)
     lock = files.FolderLock(folder)
     try:
-        _describe(job, val_fraction)
+        describe(job, val_fraction)
         show.started(job, expected)
-        return _drive(job, None, show)
+        return drive(job, None, show)
     finally:
         lock.release()
 
@@ -91,12 +91,13 @@ def resume(run: str | Path, *, quiet: bool = False) -> Run:
         dataset = reopen.dataset(folder, digest, show.decoded, show.downloaded)
         job = Job(recipe, dataset, where, made["seed"], folder)
         show.resumed(job, checkpoint)
-        return _drive(job, checkpoint, show)
+        return drive(job, checkpoint, show)
     finally:
         lock.release()
 
 
-def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
+def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
+    """Conduct `job`, from `checkpoint` if given, show it, and draw its curves."""
     with show:
         for event in conduct(job, checkpoint):
             show.event(event)
@@ -104,7 +105,7 @@ def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     return Run(job.folder)
 
 
-def _describe(job: Job, val_fraction: float) -> None:
+def describe(job: Job, val_fraction: float) -> None:
     """Write what the run is, before its first step."""
     data: Dataset = job.dataset
     files.write_json(
