@@ -105,8 +105,9 @@ class _Room:
 
 
 _room = _Room(PIXEL_LIMIT)  # one image always has it; about 0.5 GB
-# Such large pieces are given back when they are freed; of smaller ones each thread keeps hundreds.
-Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]  # documented all the same
+# Pieces of such a size go back to the system when they are freed; of Pillow's usual ones of 16 MB
+# each thread keeps hundreds of MB. (PILLOW_BLOCK_SIZE would do the same.)
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -114,8 +115,6 @@ def _opened(content: bytes) -> Image.Image:
     if not content:
         raise ValueError("empty file")
     image = Image.open(io.BytesIO(content), formats=FORMATS)
-    if not min(image.size):
-        raise ValueError("no pixels")
     if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(f"{image.width}x{image.height}, over the limit of {PIXEL_LIMIT:,} pixels")
     if image.mode in NO_RANGE and not _is_grey16(image):
@@ -147,7 +146,6 @@ def _scaled(image: Image.Image, size: int) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """`image` decoded, as 8-bit RGB on white."""
-    image.load()
     if _is_grey16(image):
         return _eight_bits(image).convert("RGB")
     if not image.has_transparency_data:
