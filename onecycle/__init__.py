@@ -5,6 +5,7 @@ from typing import Any
 __all__ = [
     "Ablation",
     "Evaluation",
+    "Prediction",
     "RangeTest",
     "Recipe",
     "Results",
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate",
     "find_lr",
     "load",
+    "predict",
     "recipes",
     "results",
     "resume",

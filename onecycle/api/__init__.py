@@ -4,16 +4,19 @@ from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.evaluation import Evaluation, evaluate
 from onecycle.api.handle import Run, load
 from onecycle.api.lr import RangeTest, find_lr
+from onecycle.api.prediction import predict
 from onecycle.api.recipes import recipes
 from onecycle.api.results import Results, results
 from onecycle.api.seeds import Runs
 from onecycle.api.summary import summary
 from onecycle.api.training import resume, train
 from onecycle.recipe.schema import Recipe
+from onecycle.use.prediction import Prediction
 
 __all__ = [
     "Ablation",
     "Evaluation",
+    "Prediction",
     "RangeTest",
     "Recipe",
     "Results",
@@ -23,6 +26,7 @@ __all__ = [
     "evaluate",
     "find_lr",
     "load",
+    "predict",
     "recipes",
     "results",
     "resume",
