@@ -5,6 +5,7 @@ from typing import Any
 __all__ = [
     "Ablation",
     "Evaluation",
+    "Exported",
     "Prediction",
     "RangeTest",
     "Recipe",
@@ -13,6 +14,7 @@ __all__ = [
     "Runs",
     "ablate",
     "evaluate",
+    "export",
     "find_lr",
     "load",
     "predict",

@@ -2,6 +2,7 @@
 
 from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.evaluation import Evaluation, evaluate
+from onecycle.api.exporting import Exported, export
 from onecycle.api.handle import Run, load
 from onecycle.api.lr import RangeTest, find_lr
 from onecycle.api.prediction import predict
@@ -16,6 +17,7 @@ from onecycle.use.prediction import Prediction
 __all__ = [
     "Ablation",
     "Evaluation",
+    "Exported",
     "Prediction",
     "RangeTest",
     "Recipe",
@@ -24,6 +26,7 @@ __all__ = [
     "Runs",
     "ablate",
     "evaluate",
+    "export",
     "find_lr",
     "load",
     "predict",
