@@ -160,7 +160,7 @@ class _Predictions:
     def _make(self, data: Dataset, part: str, place: Path) -> tuple[Probabilities, Labels]:
         split: Split = getattr(data, part)
         self.show.predicting(len(split), part, self.where, describe(self.tta))
-        model = reopen.network(self.folder, data, self.where)
+        model = reopen.network(self.folder, self.where)
         made = probabilities(model, split, self.where, self.tta)
         record.write_predictions(files.make_folder(place), part, made, split.labels)
         return made, split.labels

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from onecycle.datasets.source import Pixels
-from onecycle.errors import one_line
+from onecycle.errors import DataError, one_line
 
 PIXEL_LIMIT = 50_000_000  # of one image: more is taken for a decompression bomb
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs a program
@@ -73,6 +73,17 @@ def look(content: bytes, size: int | None = None, *, header_only: bool = False) 
         return Found(shape, _reason(error))
 
 
+def square(image: Image.Image, size: int) -> Pixels:
+    """An open `image` as `look` would give its file, (size, size, 3) uint8; it stays open.
+
+    Raises DataError if it can't be used.
+    """
+    try:
+        return _pixels(_usable(image).copy(), size)
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        raise DataError(f"an image that can't be used: {_reason(error)}") from error
+
+
 def fit(shape: tuple[int, int]) -> bool:
     """Whether images of this width and height can be trained on as they are."""
     return shape[0] == shape[1] and SMALLEST <= shape[0] <= LARGEST
@@ -114,7 +125,13 @@ def _opened(content: bytes) -> Image.Image:
     """The image, of which only the header is read yet; any Exception if it can't be used."""
     if not content:
         raise ValueError("empty file")
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    return _usable(Image.open(io.BytesIO(content), formats=FORMATS))
+
+
+def _usable(image: Image.Image) -> Image.Image:
+    """`image`, if its header is that of one that can be used; else ValueError."""
+    if not min(image.size):
+        raise ValueError("no pixels")
     if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(f"{image.width}x{image.height}, over the limit of {PIXEL_LIMIT:,} pixels")
     if image.mode in NO_RANGE and not _is_grey16(image):
