@@ -130,7 +130,7 @@ def gallery(
     if cam and len(chosen):
         where = machine.choose(device, "fp32", threads)
         images = data.test.subset(chosen).images()
-        network = reopen.network(folder, data, where)
+        network = reopen.network(folder, where)
         maps = class_maps(network, images, probabilities[chosen].argmax(axis=1), where.device)
     order = ORDERS[by].format(seed=seed)
     kind = "" if show == "all" else f"{show} "
