@@ -118,7 +118,7 @@ def _duplicate_lines(told: dict[str, Any]) -> list[str]:
         *_few([_group(group, " ~ ") for group in _across_first(pairs)]),
     ]
     if doubted:
-        lines.append("labels differ   one may be wrong:")
+        lines.append("labels differ   a label may be wrong, or they are no duplicates:")
         lines += _few([_group(group, ", ") for group in doubted])
     if families := found["families"]["count"]:
         largest = f"the largest of {found['families']['largest']:,} images"
