@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import onecycle
 from onecycle.datasets import fetch
 from onecycle.datasets.dataset import Dataset, Split
 from onecycle.machine import Machine
@@ -59,3 +60,18 @@ def make_recipe():
         return book.change(book.find("davidnet"), [*small, *changes])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished run on the digits, narrow and short, with a validation part."""
+    return onecycle.train(
+        "digits",
+        epochs=2,
+        settings={"model.width": 4, "schedule.peak_epoch": 1},
+        val_fraction=0.1,
+        precision="fp32",
+        threads=1,
+        out=tmp_path_factory.mktemp("runs") / "digits",
+        quiet=True,
+    )
