@@ -23,7 +23,7 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]
 def main() -> None:
     """Run the command line and exit with the code that the outcome has."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except OnecycleError as error:
         _stop(str(error), error.exit_code)

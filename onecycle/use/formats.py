@@ -35,7 +35,7 @@ def metadata(trained: Trained) -> dict[str, str]:
     size, classes = trained.image_size, len(trained.classes)
     version = files.read_json(trained.folder / record.ENVIRONMENT)["versions"]["onecycle"]
     return {
-        "producer": f"onecycle {version}",
+        "trained_with": f"onecycle {version}",
         "input": f"pixels: uint8 (N, {size}, {size}, 3), RGB of 0-255, upright, the shorter side "
         f"scaled to {size}, the centre cut out",
         "output": f"probabilities: fp32 (N, {classes}), softmax of logits / temperature; one view, "
