@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from onecycle import files
-from onecycle.api.evaluation import Evaluation, evaluate, look
+from onecycle.api.evaluation import Evaluation, assess, evaluate
 from onecycle.api.gallery import gallery
 from onecycle.api.prediction import predict
 from onecycle.errors import RecipeError
@@ -73,7 +73,7 @@ class Run:
 
     def confusion(self) -> Figure:
         """The confusion matrix of the test part, without test-time augmentation."""
-        return look(self).confusion()
+        return assess(self).confusion()
 
     def top_losses(self, count: int = 25) -> Figure:
         """The test images with the highest loss, right or wrong, up to a hundred on one page.

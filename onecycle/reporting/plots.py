@@ -18,9 +18,16 @@ LONGEST_NAME = 28  # characters of a name in a figure
 DPI = 130  # pixels an inch of what is saved
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows, though pyplot doesn't know it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def blank(width: float, height: float) -> Figure:
     """An empty figure of `width` by `height` inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -92,11 +99,16 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG."""
+def png(figure: Figure) -> bytes:
+    """`figure` as PNG."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         # Letters that the font lacks are drawn as boxes; tables and listings have them.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(content, format="png", dpi=DPI)
-    files.write_bytes(path, content.getvalue())
+    return content.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as PNG."""
+    files.write_bytes(path, png(figure))
