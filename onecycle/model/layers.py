@@ -81,7 +81,9 @@ class GhostBatchNorm(nn.Module):
             (self.running_var, self.step_var),
         ):
             seen = step / images
-            running.lerp_(seen if dropped is None else torch.where(dropped, running, seen), MOMENTUM)
+            running.lerp_(
+                seen if dropped is None else torch.where(dropped, running, seen), MOMENTUM
+            )
             step.zero_()
 
 

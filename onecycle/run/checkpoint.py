@@ -176,10 +176,11 @@ def read_all(run: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
 
 def _meta(path: Path) -> dict[str, Any]:
     content = files.read_bytes(path)
-    meta = files.parse_json(path, content)
+    meta: Any = files.parse_json(path, content)
     # Byte for byte, so that no change at all goes unseen.
-    whole = isinstance(meta, dict) and files.json_bytes(meta) == content
-    if not whole or meta.pop(CHECKSUM, None) != _checksum(meta):
+    if not isinstance(meta, dict) or files.json_bytes(meta) != content:
+        raise ValueError("its checksum does not hold")
+    if meta.pop(CHECKSUM, None) != _checksum(meta):
         raise ValueError("its checksum does not hold")
     fields = {"step": int, "sha256": str, **EXTRA}
     if not all(isinstance(meta.get(key), kind) for key, kind in fields.items()):

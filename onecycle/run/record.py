@@ -106,6 +106,15 @@ class Journal:
                 if folder
                 else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
             )
+        try:
+            self._take_up()
+        except DiskError:
+            self._file.close()
+            raise
+
+    def _take_up(self) -> None:
+        """Read the lines that are kept, and cut the others off."""
+        with files.disk_errors(self.path, "read"):
             self._file.seek(0)
             content = self._file.read()
         kept, rest = content[: self._size], content[self._size :]
@@ -211,8 +220,9 @@ def read_predictions(folder: Path, part: str) -> tuple[NDArray[np.float32], NDAr
 
 def _read_array(path: Path) -> NDArray[Any]:
     try:
-        with files.disk_errors(path, "read"):
-            loaded: NDArray[Any] = np.load(path, allow_pickle=False)
+        with files.disk_errors(path, "read"), open(path, "rb") as file:
+            # Reads an array and nothing else that `np.load` would.
+            loaded: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, MemoryError) as error:
         raise DiskError(f"cannot read {path}: no whole array ({error})") from error
     return loaded
