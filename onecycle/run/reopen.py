@@ -45,21 +45,21 @@ def begun(run: str | PathLike[str]) -> Path:
 
 def dataset(
     folder: Path,
-    digest: str,
+    digest: str | None,
     progress: Callable[[int], None] | None = None,
     downloading: Downloading | None = None,
 ) -> Dataset:
     """The data that the run in `folder` was trained on, its validation part held out again.
 
-    `digest` is what the data must have; `progress` and `downloading` are told about the loading.
-    Raises DataError if the data is missing or no longer the same.
+    `digest` is what the data must have, if anything; `progress` and `downloading` are told about
+    the loading. Raises DataError if the data is missing or no longer the same.
     """
     made = files.read_json(folder / record.ENVIRONMENT)
     source = made["data"]["source"]
     # Runs of before there was a choice have none written down.
     skip_bad, size = made["data"].get("skip_bad", False), made["data"].get("image_size_asked")
     loaded = load_data(source, progress, downloading, skip_bad=skip_bad, image_size=size)
-    if loaded.digest != digest:
+    if digest is not None and loaded.digest != digest:
         raise DataError(
             f"{source} is not the data that {folder} was trained on "
             f"(digest {loaded.digest[:12]}, then {digest[:12]})"
