@@ -1,5 +1,6 @@
 """What a run shows while it goes, on stderr: a bar on a terminal or in a notebook, else lines."""
 
+import time
 from importlib.util import find_spec
 from types import TracebackType
 
@@ -13,6 +14,7 @@ from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
 
 DECODED_EVERY = 10_000  # images between two lines about decoding
+COMPARED_EVERY = 4.0  # seconds between two lines about comparing images
 
 
 class Show:
@@ -34,6 +36,7 @@ class Show:
         self._task = self._bar.add_task("", total=None, place="", figures="")
         self._tenths = 0  # of a download that were shown
         self._steps = 1  # of a range test
+        self._began = self._said = 0.0  # when comparing began, and when a line about it was shown
 
     def __enter__(self) -> "Show":
         self._bar.start()
@@ -74,6 +77,18 @@ class Show:
     def predicting(self, images: int, part: str, machine: Machine, how: str) -> None:
         """`images` of a finished run's data are about to be predicted."""
         self._console.print(f"predicting {images:,} {part} images on {machine.device}, {how}")
+
+    def compared(self, done: int, total: int) -> None:
+        """`done` of `total` equal parts of comparing all pairs of images are done."""
+        now = time.monotonic()
+        if done <= 1:
+            self._began = self._said = now
+        if now - self._said >= COMPARED_EVERY and done < total:
+            self._said = now
+            left = (now - self._began) / (done - 1) * (total - done)
+            self._console.print(
+                f"comparing all pairs of images: {done / total:.0%}, {duration(left)} left"
+            )
 
     def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""

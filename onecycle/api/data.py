@@ -1,0 +1,168 @@
+"""Facts about a data set as a Python function, and the pictures that show it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from onecycle import files, progress
+from onecycle.api.recipes import choose_recipe
+from onecycle.datasets import augment, duplicates, facts
+from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.duplicates import Duplicates, Pair
+from onecycle.datasets.load import load as load_data
+from onecycle.recipe.schema import Recipe
+from onecycle.reporting import pictures, plots
+from onecycle.training.loop import check_sizes
+
+EPOCHS = 8  # that the picture of the augmentation shows, and as many images
+MOST_PAIRS = 24  # near duplicates in their picture
+SAMPLES, AUGMENTED = "samples.png", "augmented.png"
+NEAR_DUPLICATES = "near_duplicates.png"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A data set, its duplicates, and pictures of both; `to_dict` gives all there is in numbers."""
+
+    dataset: Dataset
+    duplicates: Duplicates
+    recipe: Recipe
+    seed: int
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Files that can't be used, as `name (reason)`."""
+        found: tuple[str, ...] = getattr(self.dataset, "skipped", ())
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values; mean and standard deviation on both scales."""
+        return {
+            **facts.describe(self.dataset, self.duplicates),
+            "skipped": list(self.skipped),
+        }
+
+    def samples(self) -> Figure:
+        """Training images of each class, drawn with the seed; of 100 classes at most."""
+        data, draw = self.dataset, np.random.default_rng(self.seed)
+        classes = np.arange(len(data.classes))
+        title = f"{data.name}: training images"
+        if len(classes) > pictures.MOST_CLASSES:
+            title += f" of {pictures.MOST_CLASSES} of the {len(classes):,} classes"
+            classes = np.sort(draw.choice(classes, pictures.MOST_CLASSES, replace=False))
+        most = pictures.layout(len(classes))[1]
+        groups = []
+        for label in classes:
+            members = draw.permutation(np.flatnonzero(data.train.labels == label))[:most]
+            groups.append((data.classes[label], data.train.pixels[data.train.rows[members]]))
+        return pictures.samples(title, groups)
+
+    def augmented(self) -> Figure:
+        """Eight training images, and what the network is given of them in the first eight epochs.
+
+        That is what a run of this recipe with this seed draws, if it holds no images out.
+        """
+        data, spec = self.dataset, self.recipe.augment
+        count = len(data.train)
+        picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
+        pixels = torch.from_numpy(data.train.pixels)
+        rows, positions = torch.from_numpy(data.train.rows[picked]), torch.from_numpy(picked)
+        # As in training/loop.py; a test compares the two.
+        colour = np.rint(data.mean) if spec.cutout_fill == "mean" else np.zeros(3)
+        fill = torch.tensor(colour, dtype=torch.uint8)
+        draws = [
+            augment.apply(
+                spec,
+                pixels,
+                rows,
+                positions,
+                augment.draw(spec, count, data.image_size, self.seed, epoch),
+                fill,
+            ).numpy()
+            for epoch in range(EPOCHS)
+        ]
+        title = (
+            f"What the network is given in training: recipe {self.recipe.name}, seed {self.seed}"
+        )
+        names = [data.classes[label] for label in data.train.labels[picked]]
+        originals = data.train.pixels[data.train.rows[picked]]
+        return pictures.augmented(title, names, originals, np.stack(draws, axis=1))
+
+    def near_duplicates(self) -> Figure | None:
+        """Near duplicates with their names, from the most alike to the least; None without any.
+
+        A training and a test image side by side, or two of one part if there are no such pairs;
+        of each family one pair, and at most 24 at equal steps of the ranking. Pairs of two classes
+        are written in another colour.
+        """
+        pairs, across = self._told_apart()
+        if not pairs:
+            return None
+        steps = np.linspace(0, len(pairs) - 1, min(MOST_PAIRS, len(pairs))).astype(int)
+        found = []
+        for pair in (pairs[i] for i in steps):
+            places = (pair.first, pair.second)
+            one, two = (facts.image(self.dataset, place) for place in places)
+            differ = one["class"] != two["class"]
+            classes = f"{one['class']} / {two['class']}" if differ else one["class"]
+            about = f"{pair.likeness:.2f}{' mirrored' if pair.mirrored else ''}"
+            images = duplicates.images(self.dataset, np.array(places))
+            found.append((images, (one["name"], two["name"], classes, about), differ))
+        kind = "left in the training part, right in the test part" if across else "in one part"
+        title = f"Near duplicates in {self.dataset.name}, {kind}"
+        return pictures.pairs(title, found)
+
+    def _told_apart(self) -> tuple[list[Pair], bool]:
+        """The most alike pair of each family, and whether they are of a training and a test image.
+
+        That they are if there is any such pair.
+        """
+        near, first_test = self.duplicates.near, len(self.dataset.train)
+        across = [pair for pair in near if pair.first < first_test <= pair.second]
+        families = duplicates.families(self.duplicates)
+        family_of = {place: i for i, family in enumerate(families) for place in family}
+        best: dict[int, Pair] = {}
+        for pair in across or near:
+            best.setdefault(family_of[pair.first], pair)
+        return list(best.values()), bool(across)
+
+    def save_pictures(self, out: str | Path) -> list[Path]:
+        """Write the pictures into the folder `out`, over older ones; their paths. DiskError."""
+        figures = {
+            SAMPLES: self.samples(),
+            AUGMENTED: self.augmented(),
+            NEAR_DUPLICATES: self.near_duplicates(),
+        }
+        folder = files.make_folder(Path(out))
+        paths = []
+        for name, figure in figures.items():
+            if figure is not None:
+                plots.save(figure, folder / name)
+                paths.append(folder / name)
+        return paths
+
+
+def data(
+    spec: str | Path,
+    *,
+    recipe: str | Recipe | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> DataFacts:
+    """Look at the data set `spec`: what is in it, and what is in it more than once.
+
+    `spec` is what `train` takes as `data`. Files that can't be used are left out and told.
+    `recipe`, by default the one that the catalogue names for the data, is the one whose
+    augmentation is shown; `seed` chooses the images that are shown, and augments them. Progress
+    goes to stderr unless `quiet`. Raises RecipeError and DataError, and DiskError for a cache that
+    can't be written.
+    """
+    show = progress.Show(quiet)
+    chosen = choose_recipe(recipe, spec, None, ())
+    dataset = load_data(spec, show.decoded, show.downloaded)
+    check_sizes(chosen, dataset)
+    return DataFacts(dataset, duplicates.find(dataset, show.compared), chosen, seed)

@@ -1,0 +1,178 @@
+"""`onecycle data`."""
+
+import json
+import re
+from typing import Any
+
+from onecycle.cli.app import Json, Quiet, app
+
+MOST_CLASSES = 20  # that are listed one by one
+MOST_LISTED = 5  # duplicates that are listed of each kind
+MOST_SKIPPED = 20  # unusable files that are listed
+NAMED = 4  # images that are named of a group of duplicates
+NAME = 40  # characters of a class's name
+
+Group = list[dict[str, str]]  # images that are the same, or nearly
+
+
+@app.command
+def data(
+    spec: str,
+    /,
+    *,
+    recipe: str | None = None,
+    seed: int = 0,
+    out: str | None = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Tell what is in a data set: classes, colours, unusable files, duplicates; and draw pictures.
+
+    Parameters
+    ----------
+    spec:
+        What 'onecycle train' takes as --data: a name, or the path of a folder or archive.
+    recipe:
+        Whose augmentation is shown; by default the one made for the data.
+    seed:
+        Of the images that are shown, and of the augmentation.
+    out:
+        The folder for the pictures; by default data-NAME. Older pictures in it are replaced.
+    quiet:
+        Show the result only.
+    json_:
+        Print everything, every duplicate too, as one JSON object.
+    """
+    from onecycle import api
+
+    found = api.data(spec, recipe=recipe, seed=seed, quiet=quiet)
+    told = found.to_dict()
+    folder = out or "data-" + (re.sub(r"[^\w.-]+", "-", told["name"]).strip("-.")[:60] or "set")
+    paths = found.save_pictures(folder)
+    told["pictures"] = [str(path) for path in paths]
+    print(json.dumps(told) if json_ else "\n".join(_lines(told)))
+
+
+def _lines(told: dict[str, Any]) -> list[str]:
+    shapes = told["shape"]
+    size = f"{told['image_size']}x{told['image_size']}"
+    return [
+        f"data            {told['name']}  ({told['source']})",
+        f"digest          {told['digest']}",
+        f"images          {shapes['train'][0]:,} train, {shapes['test'][0]:,} test, {size} RGB",
+        f"mean            {_three(told['mean'], 4)}  of 0-255: {_three(told['mean_255'], 2)}",
+        f"std             {_three(told['std'], 4)}  of 0-255: {_three(told['std_255'], 2)}",
+        *_class_lines(told),
+        *_skipped_lines(told["skipped"]),
+        *_duplicate_lines(told),
+        f"pictures        {'  '.join(told['pictures'])}",
+    ]
+
+
+def _three(values: list[float], digits: int) -> str:
+    return " ".join(f"{value:.{digits}f}" for value in values)
+
+
+def _class_lines(told: dict[str, Any]) -> list[str]:
+    classes = told["classes"]
+    balance = f"largest over smallest {told['imbalance']:.2f} (training part)"
+    lines = [f"classes         {len(classes):,}, {balance}"]
+    if len(classes) <= MOST_CLASSES:
+        width = max(len(_short(name)) for name in classes)
+        lines += [
+            f"  {_short(name):<{width}}  {count['train']:>7,} train  {count['test']:>7,} test"
+            for name, count in classes.items()
+        ]
+        return lines
+    for word, pick in (("smallest", min), ("largest", max)):
+        name = pick(classes, key=lambda name: classes[name]["train"])
+        count = classes[name]
+        lines.append(
+            f"  {word:<8}  {count['train']:,} train  {count['test']:,} test  {_short(name)}"
+        )
+    return [*lines, "  (--json lists all)"]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME // 2]}…{name[1 - NAME // 2 :]}"
+
+
+def _skipped_lines(skipped: list[str]) -> list[str]:
+    if not skipped:
+        return []
+    return [f"NOT USABLE      {len(skipped):,} files, left out:", *_few(skipped, MOST_SKIPPED)]
+
+
+def _duplicate_lines(told: dict[str, Any]) -> list[str]:
+    found = told["duplicates"]
+    exact, near = found["exact"], found["near"]
+    pairs = [pair["images"] for pair in found["near_pairs"]]
+    doubted = [group for group in [*found["exact_groups"], *pairs] if _differ(group, "class")]
+    lines = [
+        f"same pixels     {_sum(exact, 'group')}",
+        *_few([_group(group, " = ") for group in _across_first(found["exact_groups"])]),
+        f"nearly the same {_sum(near, 'pair')}",
+        *_few([_group(group, " ~ ") for group in _across_first(pairs)]),
+    ]
+    if doubted:
+        lines.append("labels differ   one may be wrong:")
+        lines += _few([_group(group, ", ") for group in doubted])
+    if families := found["families"]["count"]:
+        largest = f"the largest of {found['families']['largest']:,} images"
+        lines.append(f"families        {families:,} of the same or nearly the same, {largest}")
+    return [*lines, *_leak_lines(found["test_images_in_train"], told["shape"]["test"][0])]
+
+
+def _leak_lines(inside: dict[str, Any], tests: int) -> list[str]:
+    both = inside["exact"] + inside["near"]
+    lines = [
+        f"test in train   {both:,} of {tests:,} test images ({inside['fraction']:.2%}) have a "
+        f"duplicate in the training part: {inside['exact']:,} the same, {inside['near']:,} nearly"
+    ]
+    if both:
+        lines.append("  what a model remembers of them counts as test accuracy")
+    return lines
+
+
+def _sum(tally: dict[str, int], kind: str) -> str:
+    count = tally[f"{kind}s"]
+    if not count:
+        return "none"
+    return (
+        f"{count:,} {kind}{'s' if count > 1 else ''} of {tally['images']:,} images, "
+        f"{tally['across_parts']:,} across train and test, "
+        f"labels differ in {tally['labels_differ']:,}"
+    )
+
+
+def _across_first(groups: list[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: not _differ(group, "part"))
+
+
+def _differ(group: Group, key: str) -> bool:
+    return len({image[key] for image in group}) > 1
+
+
+def _group(group: Group, sign: str) -> str:
+    """The names of some of the images, those of other parts and classes first."""
+    kinds: set[tuple[str, str]] = set()
+    firsts: Group = []
+    others: Group = []
+    for image in group:
+        kind = (image["part"], image["class"])
+        (others if kind in kinds else firsts).append(image)
+        kinds.add(kind)
+    more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
+    return sign.join(_name(image) for image in [*firsts, *others][:NAMED]) + more
+
+
+def _name(image: dict[str, str]) -> str:
+    """The image's name, with its part and its class unless these stand in it."""
+    part = "" if image["name"].startswith(image["part"]) else f"{image['part']} "
+    label = "" if f"/{image['class']}/" in image["name"] else f" ({image['class']})"
+    return f"{part}{image['name']}{label}"
+
+
+def _few(lines: list[str], most: int = MOST_LISTED) -> list[str]:
+    more = [f"  and {len(lines) - most:,} more (--json lists all)"] if len(lines) > most else []
+    return [f"  {line}" for line in lines[:most]] + more
