@@ -6,6 +6,7 @@ from onecycle.api.evaluation import Evaluation, evaluate
 from onecycle.api.handle import Run, load
 from onecycle.api.lr import RangeTest, find_lr
 from onecycle.api.recipes import recipes
+from onecycle.api.report import Report, report
 from onecycle.api.results import Results, results
 from onecycle.api.seeds import Runs
 from onecycle.api.summary import summary
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluation",
     "RangeTest",
     "Recipe",
+    "Report",
     "Results",
     "Run",
     "Runs",
@@ -27,6 +29,7 @@ __all__ = [
     "find_lr",
     "load",
     "recipes",
+    "report",
     "results",
     "resume",
     "summary",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onecycle import files
 from onecycle.api.evaluation import Evaluation, evaluate, look
+from onecycle.api.report import Report, report
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.run import record, reopen
@@ -67,6 +68,12 @@ class Run:
     def confusion(self) -> Figure:
         """The confusion matrix of the test part, without test-time augmentation."""
         return look(self).confusion()
+
+    def report(
+        self, *, out: str | Path | None = None, card: str | Path | None = None, quiet: bool = False
+    ) -> Report:
+        """`onecycle.report` of this run."""
+        return report(self, out=out, card=card, quiet=quiet)
 
 
 def load(path: str | PathLike[str]) -> Run:

@@ -1,6 +1,6 @@
 """The command line: parse, call the API, print. A file for each verb; torch is imported late."""
 
-from onecycle.cli import ablation, data, evaluation, lr, recipes, results, summary, training
+from onecycle.cli import ablation, data, evaluation, lr, recipes, report, results, summary, training
 from onecycle.cli.app import main
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "lr",
     "main",
     "recipes",
+    "report",
     "results",
     "summary",
     "training",

@@ -91,8 +91,13 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG."""
+def png(figure: Figure) -> bytes:
+    """`figure` as PNG."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
-    files.write_bytes(path, content.getvalue())
+    return content.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as PNG."""
+    files.write_bytes(path, png(figure))
