@@ -90,6 +90,15 @@ class Show:
                 f"comparing all pairs of images: {done / total:.0%}, {duration(left)} left"
             )
 
+    def folding(self, job: Job, kept: int, of: int, seconds: float) -> None:
+        """Trainings on parts of the training images, the next of which is `job`, begin."""
+        there = f", {kept} of them kept from before" if kept else ""
+        self._console.print(
+            f"{of} trainings of {job.recipe.name} ({job.recipe.digest()}), {job.recipe.epochs:g} "
+            f"epochs on {len(job.dataset.train):,} images each{there}: expected to take about "
+            f"{duration(seconds)} here; Ctrl-C saves, and the same command goes on"
+        )
+
     def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""
         self._describe(job)
@@ -164,8 +173,9 @@ class Show:
         if data.untested:
             self._console.print(f"note: no test images of class {few(data.untested)}")
         if data.skipped:
+            count = sum(map(len, (data.train, data.val or (), data.test, data.skipped)))
             self._console.print(
-                f"note: {len(data.skipped)} images left out that can't be used "
+                f"note: {len(data.skipped)} of {count} images can't be used and are left out "
                 f"({job.folder / record.ENVIRONMENT} lists them)"
             )
 

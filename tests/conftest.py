@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import onecycle
 from onecycle.datasets import fetch
 from onecycle.datasets.dataset import Dataset, Split
 from onecycle.machine import Machine
 from onecycle.recipe import book
+from onecycle.run import estimate
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +62,42 @@ def make_recipe():
         return book.change(book.find("davidnet"), [*small, *changes])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def coloured(tmp_path_factory):
+    """A function that makes a folder of 16-pixel images, a noisy colour for each class."""
+
+    def make(classes=("cat", "$dog$ & co", "naïve"), train=30, test=10, size=16, seed=0, tint=25):
+        draw = np.random.default_rng(seed)
+        folder = tmp_path_factory.mktemp("pictures") / "coloured"
+        for split, count in (("train", train), ("test", test)):
+            for label, name in enumerate(classes):
+                (folder / split / name).mkdir(parents=True)
+                for i in range(count):
+                    noise = draw.integers(0, 200, (size, size, 3))
+                    noise[..., label % 3] += tint
+                    image = Image.fromarray(noise.astype(np.uint8))
+                    image.save(folder / split / name / f"{i:02d}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def judged(coloured, tmp_path_factory):
+    """A finished run with a validation part, on `coloured` images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONECYCLE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(estimate, "ENOUGH_SECONDS", 0)
+        settings = ["model.width=4", "batch_size=24", "ghost_batch=0", "schedule.peak_epoch=1"]
+        yield onecycle.train(
+            data=coloured(),
+            epochs=3,
+            settings=settings,
+            val_fraction=0.2,
+            precision="fp32",
+            threads=1,
+            out=tmp_path_factory.mktemp("runs") / "run",
+            quiet=True,
+        )

@@ -430,10 +430,10 @@ def test_bad_images_are_counted_and_named(tmp_path: Path, tree: Tree) -> None:
     assert "7 of 12 images can't be used" in text and " and 2 more:" in text
     for reason in (
         "train/cat/0.png (empty file)",
-        "train/cat/1.png (not an image)",
+        "train/cat/1.png (not an image of a known format)",
         "train/cat/2.png (image file is truncated",
         "train/cat/3.png (pixels of mode I have no known range)",
-        "train/dog/0.png (not an image)",
+        "train/dog/0.png (not an image of a known format)",
     ):
         assert reason in text
     nothing_good = dict.fromkeys(tree, b"x")

@@ -94,6 +94,14 @@ def test_flat_images_match_only_themselves():
     assert found == Duplicates(((0, 140),), ())
 
 
+def test_flat_images_have_no_signature():
+    images = np.concatenate([np.full((2, 32, 32, 3), 9, np.uint8), photographs(5)])
+    images[1, ::2] += 3
+    found = signature.signatures([signature.frequencies(images)])
+    structure = (found.even.abs().sum(1) + found.odd.abs().sum(1)).tolist()
+    assert structure[:2] == [0, 0] and min(structure[2:]) > 1
+
+
 def test_digits_look_alike_and_yet_are_few_duplicates():
     digits = load("digits")
     found = find(digits)
@@ -127,7 +135,7 @@ def test_very_many_near_copies_give_few_pairs_each():
     copies = photographs(1).astype(float) + draw.normal(0, 5, (400, 32, 32, 3))
     copies = np.concatenate([np.clip(copies, 0, 255).astype(np.uint8), photographs(50, seed=1)])
     found = find(dataset(copies, copies[:0]))
-    assert 400 <= len(found.near) <= 2 * signature.MATCHES * 400
+    assert 400 <= len(found.near) <= 2 * 8 * 400
     assert duplicates.families(found) == [list(range(400))]
 
 
@@ -153,6 +161,23 @@ def test_blocks_find_what_one_product_finds(monkeypatch, some):
     assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
     assert torch.equal(signature.mirrored(some, rows, columns), (flipped > straight)[rows, columns])
     assert told == [(i, 15) for i in range(1, 16)]
+
+
+def test_of_very_many_matches_the_best_of_each_row_and_column_are_kept():
+    alike = torch.rand(30, 40, generator=torch.Generator().manual_seed(0))
+    expected = set()
+    for row in range(30):
+        expected |= {
+            (row, column) for column in sorted(range(40), key=lambda c: alike[row, c])[-8:]
+        }
+    for column in range(40):
+        expected |= {
+            (row, column) for row in sorted(range(30), key=lambda r: alike[r, column])[-8:]
+        }
+    expected = {place for place in expected if alike[place] > 0.7}
+    rows, columns = signature._best(alike, 0.7)
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+    assert len(expected) < (alike > 0.7).sum()
 
 
 def test_mirroring_an_image_negates_its_odd_part_alone():

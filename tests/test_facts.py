@@ -132,7 +132,9 @@ def pretend(monkeypatch):
 
     def use(dataset, found=NONE):
         # By its name, because `onecycle.api.data` is the function.
-        monkeypatch.setattr(import_module("onecycle.api.data"), "load_data", lambda *_: dataset)
+        monkeypatch.setattr(
+            import_module("onecycle.api.data"), "load_data", lambda *_, **__: dataset
+        )
         monkeypatch.setattr(duplicates, "find", lambda *_: found)
 
     return use
@@ -140,9 +142,7 @@ def pretend(monkeypatch):
 
 def test_unusable_files_are_said_loudly_and_are_no_failure(command, tiny, pretend):
     bad = tuple(f"train/cat/{i}.png (truncated)" for i in range(30))
-    tiny = replace(tiny)
-    object.__setattr__(tiny, "skipped", bad)
-    pretend(tiny)
+    pretend(replace(tiny, skipped=bad))
     code, out, _ = command("data", "x")
     assert code == 0
     lines = out.splitlines()

@@ -1,5 +1,6 @@
 """The range test: training itself at rising rates, on a copy, and what is kept of it."""
 
+import json
 import random
 import warnings
 from dataclasses import replace
@@ -11,12 +12,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+import onecycle
 from onecycle.datasets import augment
+from onecycle.errors import RecipeError
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
 from onecycle.model.layers import GhostBatchNorm
-from onecycle.run import find_lr
+from onecycle.run import find_lr, record
 from onecycle.run.find_lr import Sweep, choose_sweep, range_test
 from onecycle.run.job import Job
 from onecycle.training import suggest
@@ -34,7 +37,7 @@ def bits(state):
 
 
 def test_model_optimizers_and_random_states_stay_as_they_were(tiny, make_recipe, machine):
-    recipe = make_recipe("model.dropout=0.1")
+    recipe = make_recipe("model.dropout=0.1", "batch_size=8")
     state = create(recipe, tiny, machine, seed=0)
     for _ in islice(fit(state, tiny, recipe, machine, seed=0), 4):  # so that there are moments
         pass
@@ -204,3 +207,154 @@ def test_the_test_images_are_never_read(tiny, make_recipe, machine):
     curves = find_lr.curves(job, [0], Sweep(1e-4, 1e-2, 4), lambda *_: None)
     job = replace(job, dataset=tiny)
     assert curves == find_lr.curves(job, [0], Sweep(1e-4, 1e-2, 4), lambda *_: None)
+
+
+# What is asked for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "steps"), [(100, 90), (32 * 97, 97), (32 * 97 + 1, 98), (32 * 5000, 200)]
+)
+def test_a_test_costs_an_epoch_within_limits(make_recipe, images, steps):
+    assert choose_sweep(make_recipe(), images) == Sweep(1e-5, 1.0, steps)
+
+
+def test_a_test_per_epoch_goes_around_the_recipes_peak(make_recipe):
+    sweep = choose_sweep(make_recipe("schedule.lr_peak=0.1"), 96, per_epoch=True)
+    assert sweep == Sweep(pytest.approx(0.02), pytest.approx(0.2), 10, True, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"start": 0.0}, "--start 0 "),
+        ({"start": -1.0}, "--start -1"),
+        ({"start": 2.0}, "--start 2 --end 1"),
+        ({"end": 1e-5}, "must rise"),
+        ({"end": float("inf")}, "--end inf"),
+        ({"end": float("nan")}, "--end nan"),
+        ({"steps": 9}, "--steps 9: give at least 10"),
+        ({"steps": 2, "per_epoch": True}, "--steps 2: give at least 3"),
+    ],
+)
+def test_rates_that_cannot_be_swept_are_refused(make_recipe, asked, said):
+    with pytest.raises(RecipeError, match=said):
+        choose_sweep(make_recipe(), 96, **asked)
+
+
+# What is kept --------------------------------------------------------------------------------
+
+QUICK = {
+    "settings": ["model.width=4", "batch_size=16", "ghost_batch=0"],
+    **{"precision": "fp32", "threads": 1, "quiet": True},
+}
+
+
+@pytest.fixture(scope="module")
+def digits_test(tmp_path_factory):
+    """A range test of two seeds on the digits."""
+    out = tmp_path_factory.mktemp("range") / "test"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(out.parent)
+        return onecycle.find_lr(**QUICK, steps=60, seeds=2, out=out)
+
+
+def test_the_folder_holds_curve_picture_and_findings(digits_test):
+    found = json.loads((digits_test.path / record.LR_FOUND).read_text())
+    assert found == digits_test.found
+    assert (digits_test.path / record.LR_PLOT).read_bytes().startswith(b"\x89PNG")
+    rows = digits_test.points
+    assert {row["seed"] for row in rows} == {0, 1}
+    for seed in (0, 1):
+        mine = [row for row in rows if row["seed"] == seed]
+        assert [row["smoothed"] for row in mine] == list(suggest.smooth([r["loss"] for r in mine]))
+    assert found["seeds"] == [0, 1]
+    assert found["sweep"] == {
+        "start": 1e-5,
+        "end": 1.0,
+        "steps": 60,
+        "linear": False,
+        "per_epoch": False,
+    }
+
+
+def test_the_rates_for_one_cycle_follow_from_the_chosen_rule(digits_test):
+    found = digits_test.found
+    chosen = next(s for s in found["suggestions"] if s["rule"] == suggest.CHOSEN == found["rule"])
+    assert len(chosen["lrs"]) == 2
+    assert digits_test.lr_max == float(f"{np.sqrt(np.prod(chosen['lrs'])):.2g}")
+    assert digits_test.suggestions[suggest.CHOSEN] == chosen["lr"]
+    assert 1e-3 < digits_test.lr_max < 0.3
+    assert digits_test.lr_min == pytest.approx(digits_test.lr_max / 10)  # as in the recipe
+
+
+def test_folders_are_counted_and_never_overwritten(tmp_path, digits_test):
+    (tmp_path / "runs" / "digits+custom-lr-7").mkdir(parents=True)
+    assert onecycle.find_lr(**QUICK, steps=60).path.name == "digits+custom-lr-8"
+    with pytest.raises(RecipeError, match="not empty"):
+        onecycle.find_lr(**QUICK, out=digits_test.path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"end": 1e-4}, "raise --end above 0.0001"),
+        ({"start": 10.0, "end": 1e4}, "lower --start below 10"),
+    ],
+)
+def test_a_test_that_finds_nothing_says_what_to_change_and_shows_the_curve(tmp_path, asked, said):
+    asked = {**QUICK, "steps": 30, **asked}
+    with pytest.raises(RecipeError, match=said) as raised:
+        onecycle.find_lr(**asked, out="test")
+    text = str(raised.value)
+    assert "\n" not in text and "test/lr_find.png" in text
+    assert (tmp_path / "test" / record.LR_PLOT).exists()
+    found = json.loads((tmp_path / "test" / record.LR_FOUND).read_text())
+    assert found["lr_max"] is None and found["lr_min"] is None
+
+
+def test_a_test_per_epoch_takes_the_rate_of_the_highest_accuracy(make_recipe):
+    recipe = make_recipe("schedule.lr_start=1e-3", "schedule.lr_peak=1e-2")
+    sweep = Sweep(0.01, 0.05, 5, True, True)
+
+    def judged(*accuracies):
+        rates = np.linspace(0.01, 0.05, 5).tolist()
+        points = [find_lr.Point(lr, 2.0, a) for lr, a in zip(rates, accuracies, strict=True)]
+        return find_lr.judge([find_lr.Curve(0, tuple(points))], sweep, recipe)
+
+    found = judged(0.2, 0.3, 0.4, 0.3, 0.2)
+    assert (found["lr_max"], found["lr_min"]) == (0.03, 0.003)
+    assert found["rule"] == "highest accuracy" and found["problem"] == ""
+    assert "raise --end above 0.05" in judged(0.2, 0.3, 0.4, 0.5, 0.6)["problem"]
+    assert "lower --start below 0.01" in judged(0.4, 0.3, 0.2, 0.2, 0.1)["problem"]
+
+
+def test_seeds_there_must_be(tmp_path):
+    with pytest.raises(RecipeError, match="--seeds 0"):
+        onecycle.find_lr(**QUICK, seeds=0)
+    assert not (tmp_path / "runs").exists()
+
+
+# Training with it ----------------------------------------------------------------------------
+
+
+def test_training_takes_the_rate_that_a_test_finds_and_keeps_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(find_lr, "FEWEST", 50)
+    monkeypatch.setattr(find_lr, "MOST", 50)
+    options = {**QUICK, "epochs": 0.05}
+    run = onecycle.train(**options, lr="auto", val_fraction=0.1)
+    assert run.path.name == "digits+custom-1"
+    found = json.loads((run.path / record.LR_FOUND).read_text())
+    schedule = run.recipe.schedule
+    assert (schedule.lr_start, schedule.lr_peak) == (found["lr_min"], found["lr_max"])
+    assert run.recipe.digest() == run.summary["recipe_digest"] != found["recipe_digest"]
+    assert (run.path / record.LR_PLOT).exists() and (run.path / record.LR_TABLE).exists()
+    typed = onecycle.train(**options, lr=found["lr_max"], val_fraction=0.1)
+    assert (typed.probabilities == run.probabilities).all()
+
+
+@pytest.mark.parametrize("lr", ["fast", "0", "-1", "nan", "inf", ""])
+def test_a_rate_that_is_none_is_refused(tmp_path, lr):
+    with pytest.raises(RecipeError, match="lr"):
+        onecycle.train(lr=lr)
+    assert not (tmp_path / "runs").exists()

@@ -432,6 +432,11 @@ def test_impossible_rate_is_refused(lr):
     assert_refused(lambda: book.change(parse(BASE, ""), [], lr=lr), "lr")
 
 
+@pytest.mark.parametrize("lr", [0.003, 0.0061, 0.13, 1 / 3])
+def test_a_rate_is_exactly_the_peak(lr):
+    assert book.change(parse(BASE, ""), [], lr=lr).schedule.lr_peak == lr
+
+
 def test_a_rate_is_the_peak_and_scales_the_others_and_assignments_come_after():
     changed = book.change(parse(BASE, ""), ["schedule.lr_final=3e-4"], lr=2e-2).schedule
     assert (changed.lr_start, changed.lr_peak, changed.lr_final) == (2e-3, 2e-2, 3e-4)

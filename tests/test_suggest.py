@@ -99,22 +99,24 @@ def test_slide_stops_where_the_slopes_agree():
     assert suggest.slide(rates, straight) == 35 - 1 - 15
 
 
-def test_highest_accuracy():
-    assert suggest.highest(TEN, losses(1, 2, 5, 4, 3, 2, 1, 1, 1, 1)) == 2
+def test_the_highest_accuracy_is_the_lowest_error():
+    test = suggest.read_epochs([1e-3, 2e-3, 3e-3, 4e-3, 5e-3], [0.2, 0.4, 0.5, 0.45, 0.3])
+    for name, rule in suggest.PER_EPOCH.items():
+        assert suggest.suggest(name, rule, [test]).lrs == (3e-3,)
 
 
 # Reading a curve -------------------------------------------------------------------------------
 
 
-def judged(lrs, values, ended=True):
-    return suggest.Test(np.array(lrs), np.array(values), lrs[0], lrs[-1], ended)
+def judged(lrs, values):
+    return suggest.Test(np.array(lrs), np.array(values), lrs[0], lrs[-1])
 
 
 def test_the_ends_of_a_curve_are_left_out():
     lrs = np.logspace(-5, 0, 100).tolist()
     test = read(lrs, [1.0] * 100)
     assert test.lrs.tolist() == lrs[10:95]
-    assert (test.low, test.high, test.ended) == (lrs[0], lrs[-1], False)
+    assert (test.first, test.last, test.diverged) == (lrs[0], lrs[-1], False)
 
 
 def test_what_follows_a_loss_that_is_not_finite_is_left_out():
@@ -122,7 +124,7 @@ def test_what_follows_a_loss_that_is_not_finite_is_left_out():
     for bad in (math.inf, math.nan):
         test = read(lrs, [1.0] * 40 + [bad] + [1.0] * 9)
         assert test.lrs.tolist() == lrs[4:38]
-        assert test.ended
+        assert test.diverged
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,7 @@ def curve_of(name, count=100):
         "falls to the end": 3 - 2 * x,
         "falls from the start": 1 + 2 * np.exp(-40 * x) + 40 * np.clip(x - 0.8, 0, 1),
         "level": 3 + 0.01 * np.sin(9 * x),
+        "noise": 3 + 0.5 * np.random.default_rng(0).normal(size=count),
         "rises": 3 + 40 * x,
     }[name].tolist()
 
@@ -169,6 +172,14 @@ def test_a_rate_at_the_high_edge_is_refused_with_what_to_change(rule):
     found = suggest.suggest(rule, RULES[rule], [read(LRS, curve)])
     assert found.lr is None and found.lrs == ()
     assert found.refused == "at the high edge: raise --end above 1"
+
+
+def test_the_high_end_is_no_edge_once_the_loss_has_risen_again():
+    values = np.concatenate([np.linspace(3, 1, 90), np.linspace(1, 1.4, 10)])
+    found = suggest.suggest("descent", RULES["descent"], [judged(np.array(LRS), values)])
+    assert found.lrs == (LRS[81],)
+    values[90:] = 1.1  # not yet by a tenth of the fall
+    assert suggest.suggest("descent", RULES["descent"], [judged(np.array(LRS), values)]).refused
 
 
 @pytest.mark.parametrize("rule", ["steepest", "minimum/10"])
@@ -206,6 +217,7 @@ def test_the_rate_of_several_seeds_is_their_median_by_logarithm():
         ("valley", ""),
         ("falls to the end", ""),
         ("level", "does not fall: raise --end above 1"),
+        ("noise", "does not fall: raise --end above 1"),
         ("rises", "rose from the first rate on: lower --start below 1e-05"),
     ],
 )

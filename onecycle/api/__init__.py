@@ -3,7 +3,9 @@
 from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.data import DataFacts, data
 from onecycle.api.evaluation import Evaluation, evaluate
+from onecycle.api.gallery import Gallery, gallery
 from onecycle.api.handle import Run, load
+from onecycle.api.labels import label_errors
 from onecycle.api.lr import RangeTest, find_lr
 from onecycle.api.recipes import recipes
 from onecycle.api.report import Report, report
@@ -17,6 +19,7 @@ __all__ = [
     "Ablation",
     "DataFacts",
     "Evaluation",
+    "Gallery",
     "RangeTest",
     "Recipe",
     "Report",
@@ -27,6 +30,8 @@ __all__ = [
     "data",
     "evaluate",
     "find_lr",
+    "gallery",
+    "label_errors",
     "load",
     "recipes",
     "report",

@@ -36,8 +36,7 @@ class DataFacts:
     @property
     def skipped(self) -> tuple[str, ...]:
         """Files that can't be used, as `name (reason)`."""
-        found: tuple[str, ...] = getattr(self.dataset, "skipped", ())
-        return found
+        return self.dataset.skipped
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values; mean and standard deviation on both scales."""
@@ -71,9 +70,7 @@ class DataFacts:
         picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
         pixels = torch.from_numpy(data.train.pixels)
         rows, positions = torch.from_numpy(data.train.rows[picked]), torch.from_numpy(picked)
-        # As in training/loop.py; a test compares the two.
-        colour = np.rint(data.mean) if spec.cutout_fill == "mean" else np.zeros(3)
-        fill = torch.tensor(colour, dtype=torch.uint8)
+        fill = augment.fill_colour(spec, data.mean)
         draws = [
             augment.apply(
                 spec,
@@ -163,6 +160,6 @@ def data(
     """
     show = progress.Show(quiet)
     chosen = choose_recipe(recipe, spec, None, ())
-    dataset = load_data(spec, show.decoded, show.downloaded)
+    dataset = load_data(spec, show.decoded, show.downloaded, skip_bad=True)
     check_sizes(chosen, dataset)
     return DataFacts(dataset, duplicates.find(dataset, show.compared), chosen, seed)

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from onecycle import files
 from onecycle.api.evaluation import Evaluation, evaluate, look
+from onecycle.api.gallery import gallery
 from onecycle.api.report import Report, report
+from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
+from onecycle.reporting.gallery import PAGE
 from onecycle.run import record, reopen
 
 
@@ -68,6 +71,15 @@ class Run:
     def confusion(self) -> Figure:
         """The confusion matrix of the test part, without test-time augmentation."""
         return look(self).confusion()
+
+    def top_losses(self, count: int = 25) -> Figure:
+        """The test images with the highest loss, right or wrong, up to a hundred on one page.
+
+        `onecycle.gallery` has more to choose from.
+        """
+        if count > PAGE:
+            raise RecipeError(f"top_losses({count}): at most {PAGE} fit, onecycle.gallery has more")
+        return gallery(self, count, show="all", quiet=True).figures()[0]
 
     def report(
         self, *, out: str | Path | None = None, card: str | Path | None = None, quiet: bool = False

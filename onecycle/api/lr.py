@@ -1,20 +1,20 @@
 """The learning-rate range test as a Python function, and what it returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onecycle import files, machine, progress
+from onecycle import files, progress
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.datasets.load import load as load_data
-from onecycle.errors import DivergedError, RecipeError
+from onecycle.api.setup import Setup
+from onecycle.errors import RecipeError
+from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
 from onecycle.run import find_lr as tests
 from onecycle.run import record
 from onecycle.run.job import Job
-from onecycle.training.loop import check_sizes
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def find_lr(
     seeds: int = 1,
     seed: int = 0,
     val_fraction: float = 0.0,
+    skip_bad: bool = False,
+    image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -80,16 +82,22 @@ def find_lr(
     the folder for `lr_find.csv`, `.png` and `.json`, by default the next `runs/<recipe>-lr-<n>`.
     The other arguments are as in `train`.
 
-    Raises RecipeError if the rates swept were the wrong ones, DivergedError if no loss fell,
-    DataError, DiskError.
+    Raises RecipeError, saying what to change, where the loss did not fall or the rate lies at the
+    edge of those swept (the files are written all the same); DataError, DiskError.
     """
-    chosen = choose_recipe(recipe, data, epochs, settings)
+    setup = Setup(
+        choose_recipe(recipe, data, epochs, settings),
+        str(data),
+        val_fraction,
+        skip_bad,
+        image_size,
+        device,
+        precision,
+        threads,
+    )
     show = progress.Show(quiet)
-    where = machine.choose(device, precision, threads)
-    dataset = load_data(data, show.decoded, show.downloaded)
-    if val_fraction:
-        dataset = dataset.hold_out(val_fraction, seed)
-    check_sizes(chosen, dataset)
+    dataset, where, _ = setup.open(seed, show)
+    chosen = setup.recipe
     sweep = tests.choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: give at least 1")
@@ -99,6 +107,23 @@ def find_lr(
         return sweep_into(Job(chosen, dataset, where, seed, folder), sweep, seeds, show)
     finally:
         lock.release()
+
+
+def peak(lr: float | str | None) -> float | None:
+    """The peak that `lr` gives; None for `auto`. Raises RecipeError for what is neither."""
+    if lr is None or lr == "auto":
+        return None
+    try:
+        return float(lr)
+    except ValueError:
+        raise RecipeError(f"--lr {lr}: give a number, or auto") from None
+
+
+def with_found_rates(job: Job, show: progress.Show) -> Recipe:
+    """The recipe of `job` with the peak that a range test finds, on the training images alone."""
+    trial = replace(job, dataset=replace(job.dataset, val=None))
+    sweep = tests.choose_sweep(job.recipe, len(job.dataset.train))
+    return book.change(job.recipe, [], lr=sweep_into(trial, sweep, 1, show).lr_max)
 
 
 def sweep_into(job: Job, sweep: tests.Sweep, seeds: int, show: progress.Show) -> RangeTest:
@@ -113,6 +138,5 @@ def sweep_into(job: Job, sweep: tests.Sweep, seeds: int, show: progress.Show) ->
     picture = job.folder / record.LR_PLOT
     plots.save(lr_plots.range_test(rows, found), picture)
     if found["problem"]:
-        error = DivergedError if found["rose"] else RecipeError
-        raise error(f"range test: {found['problem']}; the curve is in {picture}")
+        raise RecipeError(f"range test: {found['problem']}; the curve is in {picture}")
     return RangeTest(job.folder)

@@ -16,16 +16,20 @@ def recipes() -> list[Recipe]:
 
 
 def choose_recipe(
-    recipe: str | Recipe | None, data: str | Path, epochs: float | None, settings: Settings
+    recipe: str | Recipe | None,
+    data: str | Path,
+    epochs: float | None,
+    settings: Settings,
+    lr: float | None = None,
 ) -> Recipe:
     """`recipe`, or the one that the catalogue names for `data`, changed by dotted key.
 
-    `settings` is a mapping, or `key=value` texts; `epochs` keeps the peak at the same fraction.
-    Raises RecipeError.
+    `settings` is a mapping, or `key=value` texts; `epochs` stretches the schedule and `lr` is its
+    peak. Raises RecipeError.
     """
     if not isinstance(recipe, Recipe):
         recipe = book.find(recipe or book.default_for(str(data)))
-    return book.change(recipe, _assignments(settings), epochs)
+    return book.change(recipe, _assignments(settings), epochs, lr)
 
 
 def _assignments(settings: Settings) -> list[str]:

@@ -9,12 +9,14 @@ from typing import Any
 from onecycle import files, progress
 from onecycle.api import single
 from onecycle.api.handle import Run
+from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
 from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.reporting import seeds as reporting
 from onecycle.run import record
 from onecycle.run.checkpoint import has_checkpoint
+from onecycle.run.job import Job
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Runs:
 def train(setup: Setup, seeds: list[int], out: Path | None, show: progress.Show) -> Runs:
     """Train `setup` once for each of `seeds` into the new folder `out`."""
     folder = record.new_folder(setup.recipe.name, out)
+    if setup.lr_auto:  # once for all, so that they are seeds of one recipe
+        dataset, where, _ = setup.open(seeds[0], show)
+        job = Job(setup.recipe, dataset, where, seeds[0], folder)
+        setup = setup.with_recipe(with_found_rates(job, show))
     files.write_json(
         folder / record.RECIPE,
         {"digest": setup.recipe.digest(), "recipe": setup.recipe.to_dict()},

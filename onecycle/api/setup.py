@@ -24,6 +24,7 @@ class Setup:
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    lr_auto: bool = False  # a range test finds the peak of the rate first
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -49,8 +50,8 @@ class Setup:
         return dataset, where, ranks
 
     def with_recipe(self, recipe: Recipe) -> "Setup":
-        """The same with another recipe."""
-        return replace(self, recipe=recipe)
+        """The same with another recipe, whose rates are settled."""
+        return replace(self, recipe=recipe, lr_auto=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values without the recipe, which is kept in a file of its own."""

@@ -3,11 +3,13 @@
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
+from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import RecipeError
@@ -25,14 +27,16 @@ VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors
 def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run:
     """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
     dataset, where, ranks = setup.open(seed, show)
-    expected = estimate.seconds(setup.recipe, dataset, where) / ranks.world
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
     job = Job(setup.recipe, dataset, where, seed, folder, ranks)
     with _one_writer(folder, ranks):
+        if setup.lr_auto:
+            job = replace(job, recipe=with_found_rates(job, show))
         if ranks.first:
-            _describe(job, setup)
+            describe(job, setup.val_fraction, **setup.reading)
+        expected = estimate.seconds(job.recipe, dataset, where) / ranks.world
         show.started(job, expected)
-        return _drive(job, None, show)
+        return drive(job, None, show)
 
 
 def resume(folder: Path, show: progress.Show) -> Run:
@@ -63,7 +67,7 @@ def resume(folder: Path, show: progress.Show) -> Run:
         )
         job = Job(recipe, dataset, where, made["seed"], folder, ranks)
         show.resumed(job, checkpoint)
-        return _drive(job, checkpoint, show)
+        return drive(job, checkpoint, show)
 
 
 @contextmanager
@@ -85,7 +89,8 @@ def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:
     return out
 
 
-def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
+def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
+    """Conduct `job`, from `checkpoint` if given, show it, and draw its curves."""
     with show, loss_of_others():
         for event in conduct(job, checkpoint):
             show.event(event)
@@ -94,7 +99,9 @@ def _drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     return Run(job.folder)
 
 
-def _describe(job: Job, setup: Setup) -> None:
+def describe(
+    job: Job, val_fraction: float = 0.0, skip_bad: bool = False, image_size: int | None = None
+) -> None:
     """Write what the run is, before its first step."""
     data: Dataset = job.dataset
     files.write_json(
@@ -115,12 +122,12 @@ def _describe(job: Job, setup: Setup) -> None:
                 "image_size": data.image_size,
                 "mean": data.mean.tolist(),
                 "std": data.std.tolist(),
-                "skip_bad": setup.skip_bad,
-                "image_size_asked": setup.image_size,
+                "skip_bad": skip_bad,
+                "image_size_asked": image_size,
                 "skipped": data.skipped,
             },
             "seed": job.seed,
-            "val_fraction": setup.val_fraction,
+            "val_fraction": val_fraction,
             "machine": job.machine.to_dict(),
             "processes": job.ranks.world,
             "hardware": machine.device_name(job.machine.device),

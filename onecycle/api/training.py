@@ -7,6 +7,7 @@ from onecycle import progress
 from onecycle.api import seeds as many
 from onecycle.api import single
 from onecycle.api.handle import Run
+from onecycle.api.lr import peak
 from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.api.seeds import Runs
 from onecycle.api.setup import Setup
@@ -23,6 +24,7 @@ def train(
     data: str | Path = "digits",
     *,
     epochs: float | None = None,
+    lr: float | str | None = None,
     settings: Settings = (),
     seed: int = 0,
     seeds: None = None,
@@ -43,6 +45,7 @@ def train(
     data: str | Path = "digits",
     *,
     epochs: float | None = None,
+    lr: float | str | None = None,
     settings: Settings = (),
     seed: int = 0,
     seeds: int,
@@ -62,6 +65,7 @@ def train(
     data: str | Path = "digits",
     *,
     epochs: float | None = None,
+    lr: float | str | None = None,
     settings: Settings = (),
     seed: int = 0,
     seeds: int | None = None,
@@ -78,19 +82,20 @@ def train(
 
     `data` is `digits`, `cifar10`, `cifar100`, `cifar100-coarse`, or the path of a folder or archive
     with `train/<class>/*` and `test/<class>/*`, or of CIFAR as published. `epochs` sets the length
-    and keeps the peak at the same fraction of it; `settings` changes the recipe by dotted key, as a
-    mapping or as `key=value` texts. With `seeds`, that many runs from `seed` on are made under one
-    folder and summarized. `val_fraction` holds out that part of the training images and
-    judges each epoch on it, so that the test part is read once, at the end. `skip_bad` leaves out
-    pictures that can't be used, each of which is an error otherwise. `image_size` is what pictures
-    are brought to, 16 to 128 pixels; by default they keep the one size that they have, or one is
-    chosen for them. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress
-    goes to stderr unless `quiet`.
+    and stretches the schedule with it; `lr` sets the peak of the rate and scales its other rates
+    with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the run
+    folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts. With
+    `seeds`, that many runs from `seed` on are made under one folder and summarized. `val_fraction`
+    holds out that part of the training images and judges each epoch on it, so that the test part is
+    read once, at the end. `skip_bad` leaves out pictures that can't be used, each of which is an
+    error otherwise. `image_size` is what pictures are brought to, 16 to 128 pixels; by default they
+    keep the one size that they have, or one is chosen for them. `out` names the run folder, by
+    default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
     setup = Setup(
-        choose_recipe(recipe, data, epochs, settings),
+        choose_recipe(recipe, data, epochs, settings, peak(lr)),
         str(data),
         val_fraction,
         skip_bad,
@@ -98,9 +103,12 @@ def train(
         device,
         precision,
         threads,
+        lr_auto=lr == "auto",
     )
     show = progress.Show(quiet)
     folder = Path(out) if out else None
+    if setup.lr_auto and world() > 1:
+        raise RecipeError("--lr auto goes without torchrun: onecycle find-lr, then --lr RATE")
     if seeds is not None:
         many.check(seeds, world())
         return many.train(setup, list(range(seed, seed + seeds)), folder, show)

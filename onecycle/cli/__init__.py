@@ -1,12 +1,24 @@
 """The command line: parse, call the API, print. A file for each verb; torch is imported late."""
 
-from onecycle.cli import ablation, data, evaluation, lr, recipes, report, results, summary, training
+from onecycle.cli import (
+    ablation,
+    data,
+    evaluation,
+    gallery,
+    lr,
+    recipes,
+    report,
+    results,
+    summary,
+    training,
+)
 from onecycle.cli.app import main
 
 __all__ = [
     "ablation",
     "data",
     "evaluation",
+    "gallery",
     "lr",
     "main",
     "recipes",

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from onecycle.cli.app import Json, Quiet, Set, SkipBad, app
+from onecycle.cli.app import Flag, Json, Quiet, Set, app
 
 
 @app.command
@@ -19,7 +19,7 @@ def ablate(
     seed: int = 0,
     seeds: int = 3,
     val_fraction: float = 0.1,
-    skip_bad: SkipBad = False,
+    skip_bad: Flag = False,
     image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",

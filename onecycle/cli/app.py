@@ -15,7 +15,7 @@ app = App(
 )
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=())]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())]
-SkipBad = Annotated[bool, Parameter(negative=())]
+Flag = Annotated[bool, Parameter(negative=())]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 

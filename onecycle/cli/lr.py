@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from onecycle.cli.app import Json, Quiet, Set, app
+from onecycle.cli.app import Flag, Json, Quiet, Set, app
 
 
 @app.command(name="find-lr")
@@ -16,11 +16,13 @@ def find_lr(
     start: float | None = None,
     end: float | None = None,
     steps: int | None = None,
-    linear: bool = False,
-    per_epoch: bool = False,
+    linear: Flag = False,
+    per_epoch: Flag = False,
     seeds: int = 1,
     seed: int = 0,
     val_fraction: float = 0.0,
+    skip_bad: Flag = False,
+    image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -33,17 +35,19 @@ def find_lr(
     Parameters
     ----------
     recipe:
-        As in 'onecycle train', as are data, epochs, set, device, precision and threads.
+        As in 'onecycle train', as are data, epochs, set, skip-bad, image-size, device, precision
+        and threads.
     start:
         The first rate.
     end:
         The last rate; a test per batch ends earlier if it diverges.
     steps:
-        How many rates: batches, by default an epoch's (at least 50, at most 200); or epochs.
+        How many rates: batches, by default an epoch's, but 90 to 200; or epochs, by default 10.
     linear:
         Rates evenly apart, not their logarithms.
     per_epoch:
-        A whole epoch at each of 10 rates around the recipe's own peak, judged by accuracy.
+        Each rate for a whole epoch, evenly apart, by default around the recipe's own peak, and
+        judged by accuracy.
     seeds:
         Repeat the test with so many seeds, for the spread of what is found.
     seed:
@@ -72,6 +76,8 @@ def find_lr(
         seeds=seeds,
         seed=seed,
         val_fraction=val_fraction,
+        skip_bad=skip_bad,
+        image_size=image_size,
         device=device,
         precision=precision,
         threads=threads,
@@ -85,7 +91,7 @@ def find_lr(
         _print_table(test.points)
     _print_found(test.found)
     print(f"files           {test.path}/lr_find.csv, .png, .json")
-    print(f"next            onecycle train --lr {test.lr_max:.2g} (and the same options)")
+    print(f"next            onecycle train --lr {test.lr_max:g} (and the same options)")
 
 
 def _print_table(points: list[dict[str, float]]) -> None:
@@ -109,10 +115,10 @@ def _print_found(found: dict[str, Any]) -> None:
     for each in found["suggestions"]:
         said = f"refused: {each['refused']}"
         if not each["refused"]:
-            said = f"{each['lr']:.2e}"
+            said = f"{each['lr']:.2g}"
             if len(each["lrs"]) > 1:
-                said += f"  ({min(each['lrs']):.2e} to {max(each['lrs']):.2e} over the seeds)"
+                said += f"  ({min(each['lrs']):.2g} to {max(each['lrs']):.2g} over the seeds)"
         print(f"{each['rule']:<15} {said}")
-    print(f"lr_max          {found['lr_max']:.2e}  (by {found['rule']})")
+    print(f"lr_max          {found['lr_max']:g}  (by {found['rule']})")
     if found["lr_min"]:
-        print(f"lr_min          {found['lr_min']:.2e}  (as far below it as in the recipe)")
+        print(f"lr_min          {found['lr_min']:.2g}  (as far below it as in the recipe)")

@@ -4,7 +4,7 @@ import inspect
 import json
 from typing import Any
 
-from onecycle.cli.app import Json, Quiet, Set, SkipBad, app
+from onecycle.cli.app import Flag, Json, Quiet, Set, app
 from onecycle.errors import RecipeError
 
 
@@ -14,11 +14,12 @@ def train(
     recipe: str | None = None,
     data: str = "digits",
     epochs: float | None = None,
+    lr: str | None = None,
     set_: Set = None,
     seed: int = 0,
     seeds: int | None = None,
     val_fraction: float = 0.0,
-    skip_bad: SkipBad = False,
+    skip_bad: Flag = False,
     image_size: int | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -41,6 +42,9 @@ def train(
         as published.
     epochs:
         How long, fractions allowed; the peak of the rate stays at the same fraction.
+    lr:
+        The peak of the rate, from which the other rates keep their distance; 'auto': find it first,
+        as 'onecycle find-lr' does, in at most about an epoch's time.
     set_:
         Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
     seed:
@@ -78,10 +82,12 @@ def train(
     if resume is not None:
         run = api.resume(resume, quiet=quiet)
     else:
-        run = api.train(
+        train_one_or_more: Any = api.train  # one or several runs, as the number of seeds says
+        run = train_one_or_more(
             recipe,
             data,
             epochs=epochs,
+            lr=lr,
             settings=set_ or (),
             seed=seed,
             seeds=seeds,

@@ -49,6 +49,12 @@ def draw(spec: AugmentSpec, count: int, size: int, seed: int, epoch: int) -> Pla
     return Plan(*(torch.from_numpy(values) for values in plan))
 
 
+def fill_colour(spec: AugmentSpec, mean: np.ndarray) -> Tensor:
+    """What a cutout is filled with, (3,) uint8; `mean` (3,) is the training images' colour."""
+    colour = np.rint(mean) if spec.cutout_fill == "mean" else np.zeros(3)
+    return torch.from_numpy(colour.astype(np.uint8))
+
+
 def apply(
     spec: AugmentSpec, pixels: Tensor, rows: Tensor, positions: Tensor, plan: Plan, fill: Tensor
 ) -> Tensor:

@@ -13,7 +13,7 @@
   median of the shorter sides, at least 32.
 - The filter is Pillow's Lanczos, the sharpest that doesn't alias, for shrinking as for enlarging.
   An image of more than three times the size is first reduced by averaging whole blocks
-  (`reducing_gap`; a JPEG while it is decoded), which is fast and can't be told apart.
+  (`reducing_gap`; a JPEG while it is decoded): faster, and about one grey level of 256 away.
 """
 
 import io
@@ -104,7 +104,9 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room(PIXEL_LIMIT)  # that one image always has; about 0.5 GB
+_room = _Room(PIXEL_LIMIT)  # one image always has it; about 0.5 GB
+# Such large pieces are given back when they are freed; of smaller ones each thread keeps hundreds.
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]  # documented all the same
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -116,7 +118,7 @@ def _opened(content: bytes) -> Image.Image:
         raise ValueError("no pixels")
     if image.width * image.height > PIXEL_LIMIT:
         raise ValueError(f"{image.width}x{image.height}, over the limit of {PIXEL_LIMIT:,} pixels")
-    if image.mode in NO_RANGE:
+    if image.mode in NO_RANGE and not _is_grey16(image):
         raise ValueError(f"pixels of mode {image.mode} have no known range")
     return image
 
@@ -126,6 +128,7 @@ def _pixels(image: Image.Image, size: int) -> Pixels:
     square = _rgb(image) if image.size == (size, size) else _scaled(image, size)
     turn = _turn(image)
     upright = square if turn is None else square.transpose(turn)
+    image.close()
     return np.frombuffer(upright.tobytes(), np.uint8).reshape(size, size, 3)
 
 
@@ -145,20 +148,26 @@ def _scaled(image: Image.Image, size: int) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """`image` decoded, as 8-bit RGB on white."""
     image.load()
-    if image.mode.startswith("I;16"):
+    if _is_grey16(image):
         return _eight_bits(image).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    clear = image.convert("RGBA")
+    clear = image if image.mode == "RGBA" else image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(clear, mask=clear)
     return white
 
 
+def _is_grey16(image: Image.Image) -> bool:
+    # Pillow brings PGM of more than 8 bits to 0-65535, in the mode of 32-bit integers.
+    return image.mode.startswith("I;16") or (image.format, image.mode) == ("PPM", "I")
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """16-bit grey as 8-bit grey."""
     values = np.asarray(image)
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    grey = (values // 257).astype(np.uint8)
+    grey += values % 257 > 128
     grey[values == image.info.get("transparency", -1)] = 255
     return Image.fromarray(grey)
 
@@ -172,4 +181,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _reason(error: Exception) -> str:
-    return "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    return one_line(error)

@@ -116,7 +116,7 @@ def leaked(dataset: Dataset, found: Duplicates) -> tuple[NDArray[np.int64], NDAr
     for pair in found.near:
         one = members.get(pair.first, (pair.first,))
         two = members.get(pair.second, (pair.second,))
-        near |= tested(one, two) | tested(two, one)
+        near |= tested(two, one)  # the first is in the test part only if both are
     return np.array(sorted(exact), np.int64), np.array(sorted(near - exact), np.int64)
 
 

@@ -17,7 +17,11 @@ from onecycle.datasets.source import SPLITS, File
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"),
+    # Nothing reads these, but to pass over them in silence could lose a class.
+    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
+)
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
 LAYOUT = "train/<class>/<image> and test/<class>/<image>"
 
@@ -122,14 +126,21 @@ def _walk(path: Path) -> Iterator[File]:
 
 
 def _check_link(path: Path, root: str, entry: "os.DirEntry[str]", relative: str) -> None:
-    """DataError if a symbolic link in the place of an image, class or split can't be followed."""
-    if entry.is_dir():
-        if any(part in SPLITS for part in relative.split("/")[-2:]):
-            raise DataError(f"{path}: {relative} is a link to a folder: put the folder there")
-        return
-    target = os.path.realpath(entry.path)
-    if _image_name(path, relative) and os.path.commonpath([root, target]) != root:
-        raise DataError(f"{path}: {relative} is a link that leads outside: put the file there")
+    """DataError if a symbolic link in the place of an image, class or split can't be followed.
+
+    DiskError if it leads nowhere or in a circle.
+    """
+    with disk_errors(Path(entry.path), "read"):
+        if entry.is_dir():
+            if any(part in SPLITS for part in relative.split("/")[-2:]):
+                raise DataError(f"{path}: {relative} is a link to a folder: put the folder there")
+        elif _image_name(path, relative):
+            entry.stat()
+            target = os.path.realpath(entry.path)
+            if os.path.commonpath([root, target]) != root:
+                raise DataError(
+                    f"{path}: {relative} is a link that leads outside: put the file there"
+                )
 
 
 def _image_name(path: Path, entry: str) -> str | None:

@@ -66,13 +66,12 @@ def change(
         if not epochs > 0:
             raise RecipeError(f"--epochs {epochs:g}: give more than 0")
         factor = epochs / content["epochs"]
-        content["schedule"] = schedules.stretched(content["schedule"], time=factor)
+        content["schedule"] = schedules.stretched(content["schedule"], factor)
         content["epochs"] = epochs
     if lr is not None:
         if not lr > 0:
             raise RecipeError(f"--lr {lr:g}: give more than 0, or auto")
-        factor = lr / schedules.peak(content["schedule"])
-        content["schedule"] = schedules.stretched(content["schedule"], rate=factor)
+        content["schedule"] = schedules.with_peak(content["schedule"], lr)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:

@@ -109,27 +109,31 @@ def problem(spec: AnySchedule, epochs: float) -> str | None:
             return f"schedule.knots: the epochs must rise, not be {given}"
         named = [("knots: the epoch", times[-1])]
     for key, epoch in named:
-        if epoch > epochs * (1 + 1e-9):  # `stretched` rounds
+        if epoch > epochs * (1 + 1e-9):  # stretching rounds
             return f"schedule.{key} {epoch:g} lies past the last of {epochs:g} epochs"
     return None
 
 
-def stretched(schedule: dict[str, Any], time: float = 1.0, rate: float = 1.0) -> dict[str, Any]:
-    """The plain values of a schedule with its epochs times `time` and its rates times `rate`."""
-
-    def times(key: str, value: Any) -> Any:
-        if key == "knots":
-            return [[epoch * time, lr * rate] for epoch, lr in value]
-        if key in ("peak_epoch", "cycle_epochs"):
-            return value * time
-        return value * rate if key.startswith("lr_") else value
-
-    return {key: times(key, value) for key, value in schedule.items()}
+def stretched(schedule: dict[str, Any], factor: float) -> dict[str, Any]:
+    """The plain values of a schedule with its epochs times `factor`."""
+    times = {k: v * factor for k, v in schedule.items() if k in ("peak_epoch", "cycle_epochs")}
+    if "knots" in schedule:
+        times["knots"] = [[epoch * factor, lr] for epoch, lr in schedule["knots"]]
+    return {**schedule, **times}
 
 
 def peak(schedule: dict[str, Any]) -> float:
     """The rate that `--lr` names, of a schedule's plain values: its peak."""
     return float(schedule.get("lr_peak") or max(lr for _, lr in schedule["knots"]))
+
+
+def with_peak(schedule: dict[str, Any], lr: float) -> dict[str, Any]:
+    """The plain values of a schedule with `lr` as its peak, and its other rates in proportion."""
+    old = peak(schedule)
+    rates = {k: v / old * lr for k, v in schedule.items() if k.startswith("lr_")}
+    if "knots" in schedule:
+        rates["knots"] = [[epoch, rate / old * lr] for epoch, rate in schedule["knots"]]
+    return {**schedule, **rates}
 
 
 def as_kind(schedule: dict[str, Any], kind: Any) -> dict[str, Any]:

@@ -19,15 +19,15 @@ def confusion(evaluation: dict[str, Any]) -> Figure:
     """The confusion matrix: coloured by share of the actual class, with numbers where they fit."""
     counts = np.array(evaluation["confusion"])
     shares = 100 * row_shares(counts)
-    names = [literal(row["class"]) for row in evaluation["classes"]]
+    names = [literal(row["class"], 20) for row in evaluation["classes"]]
     numbered = len(names) <= MOST_NUMBERED
-    side = len(names) * (0.6 if numbered else 0.115)
+    side = max(3, len(names) * (0.6 if numbered else 0.115))
     figure = blank(side + 3, side + 2)
     axes = figure.subplots()
     axes.set_facecolor(QUIET)  # seen in the row of a class without images
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("share of the actual class (%), square-root colour scale")
+    bar.set_label("share of the actual class (%)")
     size = 9 if numbered else 6
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
@@ -60,14 +60,13 @@ def reliability(evaluation: dict[str, Any]) -> Figure:
         markersize=4,
         label="images in a bin, 95 % interval",
     )
-    text = f"expected calibration error {found['ece']:.2%}, {found['bins']} equal bins"
+    error = f"expected calibration error {found['ece']:.2%} in {found['bins']} bins"
     if found["temperature"] is not None:
-        text += f"\n{found['ece_with_temperature']:.2%} at temperature {found['temperature']:.3f}"
-    upper.text(98, 2, text, ha="right", fontsize=9)
+        error += f"\n{found['ece_with_temperature']:.2%} at temperature {found['temperature']:.3f}"
     upper.set_ylabel("accuracy (%)")
     upper.set_ylim(0, 102)
-    upper.legend(frameon=False, loc="upper left")
-    _title(upper, evaluation)
+    upper.legend()
+    _title(upper, evaluation, f"\n{error}")
     width = 100 / len(bins)
     bars = lower.bar(
         [100 * row["low"] for row in bins],
@@ -84,6 +83,7 @@ def reliability(evaluation: dict[str, Any]) -> Figure:
     lower.set_xlabel("confidence: probability of the predicted class (%)")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -92,10 +92,11 @@ def per_class(evaluation: dict[str, Any]) -> Figure:
     """Each class's accuracy (recall) with its interval, the worst at the top."""
     known = [row for row in evaluation["classes"] if row["recall"] is not None]
     absent = [row for row in evaluation["classes"] if row["recall"] is None]
-    rows = absent + sorted(known, key=lambda row: -row["recall"])
+    known.sort(key=lambda row: -row["recall"])
+    rows = absent + known
     figure = blank(6.4, 1.4 + 0.22 * len(rows))
     axes = figure.subplots()
-    accuracy, spread = _with_spread(sorted(known, key=lambda row: -row["recall"]), "recall")
+    accuracy, spread = _with_spread(known, "recall")
     heights = np.arange(len(absent), len(rows))
     axes.barh(heights, accuracy, color=TRAIN, height=0.7)
     axes.errorbar(accuracy, heights, xerr=spread, fmt="none", color="black", capsize=2, linewidth=1)
@@ -106,19 +107,18 @@ def per_class(evaluation: dict[str, Any]) -> Figure:
     axes.set_yticks(range(len(rows)), [literal(row["class"]) for row in rows], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlim(0, 100)
-    axes.set_xlabel(
-        f"accuracy on the images of a class (%), 95 % interval; dotted: all, {mean:.2f}"
-    )
+    axes.set_xlabel(f"accuracy (%) with 95 % interval; dotted: of all classes, {mean:.2f}")
     axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _title(axes, evaluation)
     return figure
 
 
-def _title(axes: Axes, evaluation: dict[str, Any]) -> None:
+def _title(axes: Axes, evaluation: dict[str, Any], more: str = "") -> None:
     """What was judged, and with which test-time augmentation."""
     images = f"{evaluation['images']:,} {evaluation['part']} images"
-    title = f"{literal(evaluation['data'])}, {images}\n{evaluation['tta_note']}"
+    title = f"{literal(evaluation['data'])}, {images}\n{evaluation['tta_note']}{more}"
     axes.set_title(title, fontsize=10)
 
 

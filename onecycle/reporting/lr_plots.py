@@ -25,6 +25,8 @@ def range_test(rows: Rows, found: dict[str, Any]) -> Figure:
     draw = _accuracies if per_epoch else _losses
     for seed in found["seeds"]:
         draw(axes, [row for row in rows if row["seed"] == seed], first=seed == found["seeds"][0])
+    if not per_epoch:
+        _limit(axes, rows)
     _suggestions(axes, found)
     axes.set_xlabel("learning rate")
     if not found["sweep"]["linear"]:
@@ -43,10 +45,14 @@ def _losses(axes: Axes, rows: Rows, first: bool) -> None:
     smoothed = [row["smoothed"] for row in rows]
     axes.plot(lrs, smoothed, color=TRAIN, linewidth=1.8, label="smoothed" if first else None)
     axes.set_ylabel("cross-entropy (nats)")
-    finite = [value for value in smoothed if math.isfinite(value)]
-    if finite:
-        low, high = min(finite), max(finite[0], min(finite))
-        axes.set_ylim(max(0, low - 0.2 * (high - low)), high + 0.6 * (high - low) + 0.1)
+
+
+def _limit(axes: Axes, rows: Rows) -> None:
+    """Show the descent large, and only the beginning of what follows."""
+    smoothed = [row["smoothed"] for row in rows if math.isfinite(row["smoothed"])]
+    first, low = smoothed[0], min(smoothed, default=0.0)
+    if low < 0.9 * first:
+        axes.set_ylim(low - 0.2 * (first - low), first + 0.5 * (first - low))
 
 
 def _accuracies(axes: Axes, rows: Rows, first: bool) -> None:
@@ -67,7 +73,7 @@ def _suggestions(axes: Axes, found: dict[str, Any]) -> None:
         if each["refused"]:
             continue
         chosen = each["rule"] == found["rule"]
-        name = f"{each['rule']}: {each['lr']:.1e}{' (taken)' if chosen else ''}"
+        name = f"{each['rule']}: {each['lr']:.2g}{' (taken)' if chosen else ''}"
         axes.axvline(
             each["lr"],
             color=colour,

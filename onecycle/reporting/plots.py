@@ -1,6 +1,7 @@
 """Figures drawn from a run folder's tables. They are returned; `save` writes one."""
 
 import io
+import warnings
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -94,7 +95,10 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
 def png(figure: Figure) -> bytes:
     """`figure` as PNG."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes; tables and listings have them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(content, format="png", dpi=DPI)
     return content.getvalue()
 
 

@@ -23,7 +23,7 @@ from onecycle.training.schedule import Knot, Timetable, steps_per_epoch
 from onecycle.training.state import TrainState
 
 START, END = 1e-5, 1.0  # of a test per batch
-FEWEST, MOST = 60, 200  # steps of a test per batch, by default
+FEWEST, MOST = 90, 200  # steps of a test per batch, by default
 FEWEST_GIVEN = 10  # steps that may be asked for
 LOW, HIGH = 0.2, 2.0  # times the recipe's own peak: start and end of a test per epoch
 EPOCHS, FEWEST_EPOCHS = 10, 3
@@ -184,42 +184,42 @@ def choose_sweep(
 
 def rows(curve: Curve) -> list[dict[str, float]]:
     """The rows that `lr_find.csv` has of `curve`."""
-    smoothed = suggest.smooth(curve.losses)
-    return [
-        {"seed": curve.seed, **{k: v for k, v in asdict(point).items() if v is not None}, **extra}
-        for point, extra in zip(curve.points, ({"smoothed": s} for s in smoothed), strict=True)
-    ]
+    table = []
+    for point, smoothed in zip(curve.points, suggest.smooth(curve.losses), strict=True):
+        seen = {key: value for key, value in asdict(point).items() if value is not None}
+        table.append({"seed": curve.seed, **seen, "smoothed": smoothed})
+    return table
 
 
 def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
     """What `lr_find.json` holds: the rates of each rule, and those for one cycle or why not.
 
-    `lr_max` is the median over the seeds of what the chosen rule finds; `lr_min` is the start that
-    the recipe's schedule has when its peak is `lr_max` (null where its kind has none).
+    `lr_max` is the median over the seeds of what the chosen rule finds, to two digits; `lr_min` is
+    the start that the recipe's schedule has when its peak is `lr_max` (null where its kind has
+    none).
     """
     if sweep.per_epoch:
-        rules, chosen = suggest.PER_EPOCH, next(iter(suggest.PER_EPOCH))
-        tests, problem = [suggest.read_epochs(c.lrs, c.accuracies) for c in curves], ""
+        rules, chosen, problem = suggest.PER_EPOCH, "highest accuracy", ""
+        tests = [suggest.read_epochs(curve.lrs, curve.accuracies) for curve in curves]
     else:
         rules, chosen = suggest.RULES, suggest.CHOSEN
         tests = [suggest.read(curve.lrs, curve.losses) for curve in curves]
         problem = suggest.flat(tests)
-    made = {name: suggest.suggest(name, rule, tests) for name, rule in rules.items()}
-    best = made[chosen]
-    if best.refused and not problem:
-        problem = f"{chosen} is {best.refused}"
-    lr_max = None if problem else best.lr
+    made = [suggest.suggest(name, rule, tests) for name, rule in rules.items()]
+    taken = next(each for each in made if each.rule == chosen)
+    problem = problem or (taken.refused and f"the rate by '{chosen}' is {taken.refused}")
+    # Two digits say all that a test knows, and can be typed.
+    lr_max = None if problem or not taken.lr else float(f"{taken.lr:.2g}")
     schedule = book.change(recipe, [], lr=lr_max).to_dict()["schedule"] if lr_max else {}
     return {
         "lr_max": lr_max,
         "lr_min": schedule.get("lr_start"),
         "rule": chosen,
         "problem": problem,
-        "rose": bool(problem) and all(test.ended for test in tests),
-        "suggestions": [{**asdict(each), "lr": each.lr} for each in made.values()],
+        "suggestions": [{**asdict(each), "lr": each.lr} for each in made],
         "sweep": asdict(sweep),
         "seeds": [curve.seed for curve in curves],
-        "diverged_at": [c.lrs[-1] if t.ended else None for c, t in zip(curves, tests, strict=True)],
+        "diverged_at": [test.last if test.diverged else None for test in tests],
         "recipe": recipe.name,
         "recipe_digest": recipe.digest(),
     }

@@ -22,7 +22,8 @@ CHECKPOINTS, CURVES = "checkpoints", "curves.png"
 LR_TABLE, LR_PLOT, LR_FOUND = "lr_find.csv", "lr_find.png", "lr_find.json"
 ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
-EVALUATION, EVALUATION_FILE, GALLERY = "evaluation", "evaluation.json", "gallery"
+EVALUATION, EVALUATION_FILE = "evaluation", "evaluation.json"
+GALLERY, LABEL_ERRORS = "gallery", "label_errors"
 
 
 def new_folder(recipe_name: str, out: Path | None) -> Path:
@@ -142,10 +143,15 @@ def write_predictions(
     folder: Path, part: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> None:
     """Write `<part>_labels.npy` (N,), then `<part>_probabilities.npy` (N, classes)."""
-    for name, values in (("labels", labels), ("probabilities", probabilities)):
-        content = io.BytesIO()
-        np.save(content, values)
-        files.write_bytes(folder / f"{part}_{name}.npy", content.getvalue())
+    write_array(folder / f"{part}_labels.npy", labels)
+    write_array(folder / f"{part}_probabilities.npy", probabilities)
+
+
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    """Write `values` to `path` atomically as .npy."""
+    content = io.BytesIO()
+    np.save(content, values)
+    files.write_bytes(path, content.getvalue())
 
 
 def has_predictions(folder: Path, part: str) -> bool:

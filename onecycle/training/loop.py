@@ -57,8 +57,7 @@ def fit(
     pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
     rows = torch.from_numpy(dataset.train.rows)
     labels = torch.from_numpy(dataset.train.labels)
-    colour = np.rint(dataset.mean) if recipe.augment.cutout_fill == "mean" else np.zeros(3)
-    fill = torch.tensor(colour, dtype=torch.uint8, device=machine.device)
+    fill = augment.fill_colour(recipe.augment, dataset.mean).to(machine.device)
     epoch, plan = -1, None
     while state.step < table.total_steps:
         if plan is None or epoch != table.epoch(state.step):

@@ -5,6 +5,7 @@ these names (`steep` there), given the same losses. The valley is ESRI's rule, t
 Chang's.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-SMOOTHING = 0.8
+SMOOTHING = 0.9
 WORSE = 1.5
 FIRST, LAST = 0.1, 0.05  # parts of a curve that no rule looks at, as in fastai
-DESCENT = 0.05  # the least part of the loss that a test must take off it
+DESCENT, NOISES = 0.05, 4.0  # the least fall: of the first loss, and of its noise
 SLIDE_WIDTH, SLIDE_SLOPE = 15, 0.005
 DONE = 0.9  # of the descent
 LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at
+TURN = 0.1  # of the fall
 
 
 def smooth(losses: Sequence[float]) -> Values:
     """The exponential moving average of `losses`, each divided by the weight it is made of.
 
-    That is fastai's and Gugger's (2018), with 0.8 of the past kept instead of 0.98: a test here has
+    That is fastai's and Gugger's (2018), with 0.9 of the past kept instead of 0.98: a test here has
     about 100 points, in which 0.98 would be an average over half of them.
     """
     average, smoothed = 0.0, []
@@ -85,11 +87,6 @@ def descent(lrs: Values, losses: Values) -> int:
     return int(np.argmax(losses <= losses[0] - DONE * (losses[0] - losses.min())))
 
 
-def highest(lrs: Values, accuracies: Values) -> int:
-    """Where the accuracy is highest: the rule of a test per epoch."""
-    return int(np.argmax(accuracies))
-
-
 @dataclass(frozen=True)
 class Rule:
     """How a rate is found: the index of one, what it is multiplied by, the points it needs."""
@@ -107,18 +104,25 @@ RULES = {
     "slide": Rule(slide, points=SLIDE_WIDTH + 2),
 }
 CHOSEN = "descent"  # what lr_max is taken from
-PER_EPOCH = {"highest accuracy": Rule(highest)}
+PER_EPOCH = {"highest accuracy": Rule(minimum)}  # of what `read_epochs` gives
 
 
 @dataclass(frozen=True)
 class Test:
-    """What the rules see of one seed's range test: smoothed losses, or accuracies by epoch."""
+    """What the rules see of one seed's range test: smoothed losses, or errors by epoch."""
 
     lrs: Values
     values: Values
-    low: float  # the first rate that was swept
-    high: float  # the last
-    ended: bool  # by divergence, so that the last is no edge
+    first: float  # of the rates that were swept
+    last: float
+    diverged: bool = False
+    noise: float = 0.0  # standard deviation of the smoothed losses from batch to batch
+
+    @property
+    def turned(self) -> bool:
+        """Whether the values rose again by a tenth of their fall, so that the last is no edge."""
+        low = self.values.min()
+        return self.diverged or bool(self.values[-1] > low + TURN * (self.values[0] - low))
 
 
 @dataclass(frozen=True)
@@ -140,19 +144,23 @@ def read(lrs: Sequence[float], losses: Sequence[float]) -> Test:
     finite = int(np.cumprod(np.isfinite(losses)).sum())
     first, last = int(FIRST * finite), finite - int(LAST * finite)
     smoothed = smooth(losses[:finite])[first:last]
-    return Test(np.array(lrs)[first:last], smoothed, lrs[0], lrs[-1], diverged(losses))
+    # Medians, which the leaps of a divergence don't move; 0.6745 makes them standard deviations.
+    leaps = np.abs(np.diff(losses[:finite]))
+    noise = float(np.median(leaps)) / 0.6745 / math.sqrt(2) if len(leaps) else 0.0
+    noise *= math.sqrt((1 - SMOOTHING) / (1 + SMOOTHING))
+    return Test(np.array(lrs)[first:last], smoothed, lrs[0], lrs[-1], diverged(losses), noise)
 
 
 def read_epochs(lrs: Sequence[float], accuracies: Sequence[float]) -> Test:
-    """A range test per epoch: its accuracies as they are."""
-    return Test(np.array(lrs), np.array(accuracies), lrs[0], lrs[-1], ended=False)
+    """A range test per epoch: errors, which are low where its accuracies are high."""
+    return Test(np.array(lrs), 1 - np.array(accuracies), lrs[0], lrs[-1])
 
 
 def suggest(name: str, rule: Rule, tests: Sequence[Test]) -> Suggestion:
     """What `rule` makes of `tests`, one a seed.
 
     A rate at the edge of what was swept, in its first tenth or last fifth, is refused, since the
-    true one may lie outside; the last fifth is no edge where the test ended by divergence.
+    true one may lie outside; the last fifth is no edge where the loss has risen again.
     """
     rates = []
     for test in tests:
@@ -160,19 +168,23 @@ def suggest(name: str, rule: Rule, tests: Sequence[Test]) -> Suggestion:
             return Suggestion(name, (), "too few rates: raise --steps, or lower --start")
         index, count = rule.find(test.lrs, test.values), len(test.lrs)
         rate = float(test.lrs[index] * rule.factor)
-        if index <= LOW_EDGE * (count - 1) or rate < test.low:
-            return Suggestion(name, (), f"at the low edge: lower --start below {test.low:.2g}")
-        if index >= (1 - HIGH_EDGE) * (count - 1) and not test.ended:
-            return Suggestion(name, (), f"at the high edge: raise --end above {test.high:.2g}")
+        if index <= LOW_EDGE * (count - 1) or rate < test.first:
+            return Suggestion(name, (), f"at the low edge: lower --start below {test.first:.2g}")
+        if index >= (1 - HIGH_EDGE) * (count - 1) and not test.turned:
+            return Suggestion(name, (), f"at the high edge: raise --end above {test.last:.2g}")
         rates.append(rate)
     return Suggestion(name, tuple(rates))
 
 
 def flat(tests: Sequence[Test]) -> str:
-    """Why no rule should be trusted: the loss never fell. Else an empty string."""
+    """Why no rule should be trusted: a loss that did not fall. Else an empty string."""
     for test in tests:
-        if not len(test.values) or test.values.min() > (1 - DESCENT) * test.values[0]:
-            if test.ended:
-                return f"the loss rose from the first rate on: lower --start below {test.low:.2g}"
-            return f"the loss does not fall: raise --end above {test.high:.2g}, or --steps"
+        fall, least = 0.0, 0.0
+        if len(test.values):
+            fall = test.values[0] - test.values.min()
+            least = max(DESCENT * test.values[0], NOISES * test.noise)
+        if fall <= least:
+            if test.diverged:
+                return f"the loss rose from the first rate on: lower --start below {test.first:.2g}"
+            return f"the loss does not fall: raise --end above {test.last:.2g}, or --steps"
     return ""

@@ -1,0 +1,25 @@
+"""Which labels are probably wrong: confident learning (Northcutt et al. 2021) by cleanlab."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onecycle.errors import need
+from onecycle.evaluation.metrics import Labels, Probabilities
+
+
+def label_quality(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    """How well each label fits, (N,), from 0 (surely wrong) to 1.
+
+    `probabilities` must be of networks that haven't seen the image. Raises MissingExtraError
+    without cleanlab.
+    """
+    rank = need("cleanlab.rank", "labels", "finding label errors")
+    scores = rank.get_label_quality_scores(labels, probabilities, method="normalized_margin")
+    return np.asarray(scores, dtype=np.float64)
+
+
+def suspected(probabilities: Probabilities, labels: Labels) -> NDArray[np.bool_]:
+    """Which labels cleanlab takes for wrong, (N,)."""
+    found = need("cleanlab.filter", "labels", "finding label errors")
+    issues: NDArray[np.bool_] = found.find_label_issues(labels, probabilities, n_jobs=1)
+    return issues

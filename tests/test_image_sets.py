@@ -1,0 +1,348 @@
+"""Folders and archives of pictures: one size for all, bad ones left out, classes kept apart."""
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+
+import cifar_files
+import numpy as np
+import pytest
+from picture_files import encoded, fuzz, kinds, noise
+from PIL import Image
+from sklearn.metrics import log_loss
+
+import onecycle
+from onecycle.datasets import cache, decode, images
+from onecycle.datasets.load import load
+from onecycle.errors import DataError, DiskError, RecipeError
+from onecycle.evaluation import metrics
+
+TINY = ["model.width=4", "batch_size=8", "augment.pad=1", "augment.cutout=0"]
+
+
+def tree(size=(20, 20), classes=("cat", "dog"), train=3, test=2):
+    """Files of noise by their names, all of one size."""
+    counts = (("train", train), ("test", test))
+    names = [f"{s}/{name}/{i}.png" for s, count in counts for name in classes for i in range(count)]
+    return {name: encoded(noise(size, seed=i)) for i, name in enumerate(names)}
+
+
+def write(path, files):
+    """`files` as what the suffix of `path` says, or as a folder."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    elif path.suffix == ".tar":
+        with tarfile.open(path, "w") as archive:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    else:
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    return path
+
+
+def pixels_by_name(data):
+    return {
+        name: split.images(i, i + 1)[0]
+        for split in (data.train, data.test)
+        for i, name in enumerate(split.names)
+    }
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Grows by an entry for each file that is looked at."""
+    seen = []
+    real = images.look
+
+    def counting(content, size=None, *, header_only=False):
+        seen.append("header" if header_only else size)
+        return real(content, size, header_only=header_only)
+
+    monkeypatch.setattr(images, "look", counting)
+    return seen
+
+
+# One size for all
+
+
+def test_images_of_one_size_are_kept_and_looked_at_once(tmp_path, looks):
+    files = tree((20, 20))
+    data = load(write(tmp_path / "pets", files))
+    assert data.image_size == 20 and looks == [None] * len(files)
+    for name, found in pixels_by_name(data).items():
+        assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(files[name]))))
+
+
+@pytest.mark.parametrize("place", ["test/cat/0.png", "train/dog/2.png"])
+@pytest.mark.parametrize("task_bytes", [1, 4 * 2**20])
+def test_another_size_brings_all_to_one(tmp_path, place, task_bytes, monkeypatch):
+    monkeypatch.setattr(images, "TASK_BYTES", task_bytes)
+    files = tree((70, 70)) | {place: encoded(noise((90, 71)))}
+    results = []
+    for container in ("pets", "pets.zip", "pets.tar"):
+        data = load(write(tmp_path / container, files))
+        assert data.image_size == 64 and len(data.train) == 6 and len(data.test) == 4
+        results.append(data.digest)
+        for name, found in pixels_by_name(data).items():
+            assert np.array_equal(found, decode.look(files[name], 64).pixels)
+    backwards = write(tmp_path / "back.tar", dict(reversed(files.items())))
+    assert {*results, load(backwards).digest} == {results[0]}
+
+
+@pytest.mark.parametrize(("size", "expected"), [((8, 8), 32), ((256, 256), 128), ((100, 50), 48)])
+def test_equal_images_that_do_not_fit_are_brought_to_a_size(tmp_path, size, expected):
+    data = load(write(tmp_path / "pets", tree(size)))
+    assert data.image_size == expected and len(data.train) == 6
+
+
+def test_after_another_size_only_headers_are_read_and_then_all_again(tmp_path, looks, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(images, "TASK_BYTES", 1)
+    files = tree((50, 50), train=9) | {"test/cat/0.png": encoded(noise((60, 50)))}
+    counts = []
+    data = load(write(tmp_path / "pets", files), counts.append)
+    assert data.image_size == 48 and counts == [len(files)]
+    assert looks.count(48) == len(files)
+    assert looks.count("header") > len(files) / 2
+
+
+def test_an_image_that_can_not_be_used_sets_no_size(tmp_path):
+    for place in ("test/cat/0.png", "train/dog/2.png"):
+        broken = encoded(noise((300, 200)))[:-500]
+        data = load(write(tmp_path / place[:4], tree() | {place: broken}), skip_bad=True)
+        assert data.image_size == 20 and [s.split()[0] for s in data.skipped] == [place]
+
+
+def test_an_image_size_that_is_asked_for(tmp_path):
+    path = write(tmp_path / "pets", tree((20, 20)))
+    own, same, other = (load(path, image_size=size) for size in (None, 20, 48))
+    assert own.digest == same.digest and own.image_size == 20
+    assert other.image_size == 48 and other.digest != own.digest
+    expected = decode.look((path / "train/cat/0.png").read_bytes(), 48).pixels
+    assert np.array_equal(other.train.images(0, 1)[0], expected)
+    again = [load(path, image_size=size).digest for size in (None, 20, 48)]
+    assert again == [own.digest, own.digest, other.digest]
+
+
+@pytest.mark.parametrize("size", [0, 15, 129, -32])
+def test_an_image_size_that_can_not_be_trained_on(tmp_path, size):
+    with pytest.raises(RecipeError, match=rf"--image-size {size}: .* from 16 to 128"):
+        load(write(tmp_path / "pets", tree()), image_size=size)
+
+
+def test_digits_and_cifar_have_their_own_size(tmp_path):
+    path = cifar_files.write_folder(tmp_path / "ten", cifar_files.cifar10()[0])
+    for spec in ("digits", path):
+        assert load(spec, image_size=32).image_size == 32
+        with pytest.raises(RecipeError, match=r"--image-size 64: .* have 32 pixels"):
+            load(spec, image_size=64)
+
+
+# Bad images
+
+
+def huge(kind):
+    """A file whose header promises far too many pixels."""
+    small = noise((40, 24))
+    if kind == "ppm":
+        return b"P6 999999999 999999999 255\n"
+    content = bytearray(encoded(small.convert("P") if kind == "gif" else small, kind))
+    place, sides = {
+        "jpeg": (content.find(b"\xff\xc0") + 5, b"\xfd\xe8" * 2),
+        "gif": (6, b"\xff" * 4),
+        "bmp": (18, b"\xff\xff\xff\x7f" * 2),
+    }[kind]
+    content[place : place + len(sides)] = sides
+    return bytes(content)
+
+
+BAD = {
+    "empty.png": (b"", "empty file"),
+    "text.png": (b"this is text", "not an image of a known format"),
+    "header.png": (encoded(noise())[:33], "not an image of a known format"),
+    "header.jpg": (encoded(noise(), "jpeg")[:200], "Truncated"),
+    "cut.png": (encoded(noise())[:-300], "truncated"),
+    "cut.jpg": (encoded(noise((60, 60)), "jpeg")[:-100], "truncated"),
+    "cut.gif": (encoded(noise().quantize(), "gif")[:-100], "truncated"),
+    "float.tif": (encoded(Image.new("F", (16, 16)), "tiff"), "mode F have no known range"),
+    "phone.heic": (b"\0\0\0\x18ftypheic", "not an image of a known format"),
+    **{f"huge.{kind}": (huge(kind), "limit") for kind in ("jpeg", "gif", "bmp", "ppm")},
+}
+
+
+def test_each_bad_image_is_refused_by_name_and_left_out_when_asked(tmp_path, looks):
+    files = tree() | {f"train/cat/{name}": content for name, (content, _) in BAD.items()}
+    path = write(tmp_path / "pets.zip", files)
+    with pytest.raises(DataError) as strict:
+        load(path)
+    text = str(strict.value)
+    assert strict.value.exit_code == 3 and len(text.splitlines()) == 1
+    assert f"{len(BAD)} of {len(files)} images can't be used" in text
+    assert f"and {len(BAD) - 5} more" in text and "onecycle data PATH" in text
+    data = load(path, skip_bad=True)
+    assert len(data.train) == 6 and data.image_size == 20
+    assert [line.split(" (")[0] for line in data.skipped] == sorted(f"train/cat/{n}" for n in BAD)
+    for line in data.skipped:
+        name, reason = line.removeprefix("train/cat/").split(" (", 1)
+        assert BAD[name][1] in reason and reason.endswith(")")
+    assert not set(data.train.names) & {line.split(" (")[0] for line in data.skipped}
+    looks.clear()
+    assert load(path, skip_bad=True).skipped == data.skipped
+    with pytest.raises(DataError) as again:
+        load(path)
+    assert str(again.value) == text and not looks  # the cache knows what was left out
+
+
+def test_sound_data_are_read_once_whether_bad_ones_would_be_skipped_or_not(tmp_path, looks):
+    path = write(tmp_path / "pets", tree())
+    skipping, strict = load(path, skip_bad=True), load(path)
+    assert skipping.digest == strict.digest and skipping.skipped == strict.skipped == ()
+    assert len(looks) == 10
+
+
+def test_a_class_or_a_part_of_which_nothing_is_left_is_named(tmp_path):
+    for prefix, said in (
+        ("train/dog", "no train images of class dog (3 of 10 can't be used)"),
+        ("test", "no test images (4 of 10 can't be used)"),
+        ("", "no train images of class cat, dog (10 of 10 can't be used)"),
+    ):
+        files = {name: b"x" if name.startswith(prefix) else c for name, c in tree().items()}
+        path = write(tmp_path / f"pets{len(prefix)}", files)
+        with pytest.raises(DataError) as caught:
+            load(path, skip_bad=True)
+        assert said in str(caught.value)
+        assert not any((cache.cache_folder() / "images").iterdir())
+
+
+def test_a_damaged_batch_of_cifar_is_never_skipped(tmp_path):
+    files = cifar_files.cifar10()[0]
+    files["data_batch_3"] = files["data_batch_3"][:-100]
+    with pytest.raises(DataError, match="data_batch_3 can't be used"):
+        load(cifar_files.write_folder(tmp_path / "ten", files), skip_bad=True)
+
+
+def test_wrong_suffixes_and_odd_names_are_no_fault(tmp_path):
+    jpeg = encoded(noise((20, 20)), "jpeg")
+    extra = {
+        "train/cat/a jpeg.png": jpeg,
+        "train/cat/UPPER.JPEG": jpeg,
+        "train/cat/'; rm -rf $(x) \"#?*.png": jpeg,
+        "train/größe ☃/猫.png": jpeg,
+        "test/größe ☃/%s {0}.png": jpeg,
+    }
+    data = load(write(tmp_path / "pets", tree() | extra))
+    assert data.classes == ("cat", "dog", "größe ☃") and len(data.train) == 10
+    assert set(extra) < set(data.train.names + data.test.names)
+
+
+def test_folders_named_like_images_are_no_images(tmp_path):
+    path = write(tmp_path / "pets", tree())
+    (path / "train/cat/9.png").mkdir()
+    (path / "train/cat/8.png").mkdir()
+    (path / "train/cat/8.png/0.png").write_bytes(b"x")
+    assert len(load(path).train) == 6
+
+
+@pytest.mark.parametrize("target", ["loop.png", "gone.png"])
+def test_a_link_that_leads_nowhere_or_in_a_circle_is_named(tmp_path, target):
+    path = write(tmp_path / "pets", tree())
+    (path / "train/cat/loop.png").symlink_to(target)
+    for skip_bad in (False, True):
+        with pytest.raises(DiskError, match=r"cannot read .*train/cat/loop\.png: ") as caught:
+            load(path, skip_bad=skip_bad)
+        assert caught.value.exit_code == 6
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_named(tmp_path):
+    path = write(tmp_path / "pets", tree())
+    (path / "train/cat/0.png").chmod(0)
+    with pytest.raises(DiskError, match=r"cannot read .*train/cat/0\.png: Permission denied"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_damaged_files_are_pixels_or_a_reason(kind):
+    taken = fuzz(kinds()[kind], 300)
+    assert 0 < taken < 300
+
+
+# Classes
+
+
+def test_a_validation_set_without_one_class_that_shifts_every_label(tmp_path):
+    # ultralytics #13936: labels came from the classes of each part by itself.
+    classes = ("ant", "bee", "cat")
+    whole = load(write(tmp_path / "whole", tree(classes=classes)))
+    for lost in classes:
+        files = {n: c for n, c in tree(classes=classes).items() if not n.startswith(f"test/{lost}")}
+        for container in (lost, f"{lost}.zip"):
+            data = load(write(tmp_path / container, files))
+            assert data.classes == classes and data.untested == (lost,)
+            for split in (data.train, data.test):
+                assert [classes[i] for i in split.labels] == [n.split("/")[1] for n in split.names]
+    assert whole.untested == ()
+
+
+def test_a_class_in_the_test_part_alone_is_named(tmp_path):
+    with pytest.raises(DataError, match="classes in test/ without images in train/: owl"):
+        load(write(tmp_path / "pets", tree() | {"test/owl/0.png": encoded(noise((20, 20)))}))
+
+
+def test_figures_of_a_part_that_lacks_a_class():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.25, 0.5]], np.float32)
+    labels = np.array([0, 2, 0])
+    assert metrics.accuracy(probabilities, labels) == 2 / 3
+    expected = -np.log([0.7, 0.6, 0.25]).mean()
+    assert metrics.loss(probabilities, labels) == pytest.approx(expected, rel=1e-6)
+    only = metrics.loss(probabilities[1:2], labels[1:2])
+    assert only == pytest.approx(log_loss([1], [[0.4, 0.6]], labels=[0, 1]), rel=1e-6)
+
+
+# Runs
+
+
+def solid(name, i):
+    colour = {"blue": (0, 0, 255 - i), "green": (0, 255 - i, 0), "red": (255 - i, 0, 0)}[name]
+    return encoded(Image.new("RGB", (24, 18), colour))
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Oblong pictures of three colours, of which `blue` has no test images, and a bad one."""
+    files = {f"train/{c}/{i}.png": solid(c, i) for c in ("blue", "green", "red") for i in range(16)}
+    files |= {f"test/{c}/{i}.png": solid(c, i + 3) for c in ("green", "red") for i in range(4)}
+    return write(tmp_path / "colours", files | {"train/red/bad.png": b"x"})
+
+
+def train(path, **options):
+    settings = [*TINY, "schedule.peak_epoch=1"]
+    return onecycle.train(
+        "davidnet", path, epochs=4, settings=settings, precision="fp32", threads=1, **options
+    )
+
+
+def test_a_run_says_what_is_missing_and_keeps_what_was_chosen(colours, capsys):
+    run = train(colours, skip_bad=True, image_size=16)
+    said = capsys.readouterr().err
+    assert "note: no test images of class blue\n" in said
+    assert "note: 1 of 57 images can't be used and are left out" in said
+    assert "test images of 16 pixels, 3 classes" in said
+    made = json.loads((run.path / "environment.json").read_text())["data"]
+    assert made["skip_bad"] is True and made["image_size"] == 16
+    assert made["skipped"] == ["train/red/bad.png (not an image of a known format)"]
+    assert json.loads((run.path / "classes.json").read_text()) == ["blue", "green", "red"]
+    assert run.test_accuracy > 0.9  # green is not taken for blue, nor red for green
+    (run.path / "summary.json").rename(run.path / "first.json")
+    again = onecycle.resume(run.path, quiet=True)
+    first = json.loads((run.path / "first.json").read_text())
+    assert again.summary["test_loss"] == first["test_loss"]
+    assert again.summary["data_digest"] == first["data_digest"]
