@@ -7,7 +7,9 @@ import shlex
 import sys
 from collections import Counter
 from html.parser import HTMLParser
+from importlib import import_module
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -49,6 +51,7 @@ class Parsed(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        self.text += " "
 
     def handle_data(self, data):
         self.text += data
@@ -63,7 +66,13 @@ class Parsed(HTMLParser):
 
 
 @pytest.fixture
-def drawn_at_once(monkeypatch):
+def without_maps(monkeypatch):
+    """As where captum isn't installed; maps need weights, which a run made here has not."""
+    monkeypatch.setattr(import_module("onecycle.api.report"), "find_spec", lambda _: None)
+
+
+@pytest.fixture
+def drawn_at_once(without_maps, monkeypatch):
     """Pictures are a pixel: what is in them is not looked at."""
     content = io.BytesIO()
     Image.new("RGB", (1, 1)).save(content, format="PNG")
@@ -102,7 +111,7 @@ def test_hostile_names_stay_text(make_run, drawn_at_once):
         assert payload in found.text
 
 
-def test_hostile_names_are_drawn_too(make_run):
+def test_hostile_names_are_drawn_too(make_run, without_maps):
     content = onecycle.report(hostile(make_run), quiet=True).path.read_text()
     assert "<script" not in content and content.count('src="data:image/png;base64,') > 5
 
@@ -149,6 +158,23 @@ def test_the_page_says_what_the_folder_says(make_run, drawn_at_once):
     assert f"{worst['actual']} {worst['predicted']} {worst['images']} {worst['share']:.2%}" in text
     assert f"{figures['calibration']['ece']:.2%} on average" in text
     assert "range" not in text
+
+
+def test_the_worst_mistakes_come_first_with_their_maps(judged):
+    found = Parsed(onecycle.report(judged, quiet=True).path)
+    worst = onecycle.gallery(judged, 24, quiet=True).pictures
+    images = [attributes for tag, attributes in found.tags if tag == "img"]
+    shown = [image for image in images if image["alt"].startswith("Test image")]
+    assert len(shown) == len(worst) > 1
+    for image, picture in zip(shown, worst, strict=True):
+        assert f" {picture.index}: {picture.actual}, taken for {picture.predicted}" in image["alt"]
+        content = io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))
+        seen = np.asarray(Image.open(content))
+        height = len(seen)
+        assert seen.shape == (height, 2 * height, 3), "the image, and its map beside it"
+        times = height // len(picture.pixels)
+        assert np.array_equal(seen[::times, :height:times], picture.pixels)
+    assert "Grad-CAM" in found.text
 
 
 def test_a_class_without_images_is_not_called_bad(make_run, drawn_at_once):
@@ -261,7 +287,8 @@ def test_the_command_line_and_the_handle_write_the_same_page(
         "argv",
         ["onecycle", "report", str(run), "--out", str(out), "--card", str(target), "--json"],
     )
-    cli.main()
+    with pytest.raises(SystemExit):
+        cli.main()
     printed = json.loads(capsys.readouterr().out)
     size = out.stat().st_size
     assert printed == {"path": str(out), "bytes": size, "card": str(target)}

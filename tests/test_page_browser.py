@@ -2,6 +2,7 @@
 
 import base64
 import io
+from importlib import import_module
 
 import browser
 import numpy as np
@@ -25,6 +26,7 @@ def report(tmp_path_factory, make_data):
     data = named(make_data(size=32), ("cat", LONG, "dog"), LONG, [LONG])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reopen, "dataset", lambda *_, **__: data)
+        patch.setattr(import_module("onecycle.api.report"), "find_spec", lambda _: None)
         folder = write_run(tmp_path_factory.mktemp("runs") / LONG, data)
         return onecycle.report(folder, quiet=True).path
 

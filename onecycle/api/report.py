@@ -1,6 +1,7 @@
 """The report on a run as a Python function: one HTML page, and a model card."""
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from onecycle import files, progress
 from onecycle.api.data import DataFacts
 from onecycle.api.evaluation import look
+from onecycle.api.gallery import gallery
 from onecycle.api.summary import draw_schedule
 from onecycle.datasets.duplicates import Duplicates
 from onecycle.datasets.noise import noise
@@ -25,6 +27,7 @@ from onecycle.run import record, reopen
 from onecycle.training.schedule import timetable
 
 REPORT = "report.html"
+MISTAKES = 24  # images that the page shows
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def report(
     """Write all there is to know about a finished run as one HTML page, its `report.html`.
 
     The page has neither script nor request, and all its pictures in it. `out` names another file;
-    `card` one for the page's model card as Markdown. Where the data can't be read again, its
-    pictures are left out, and the page says why.
+    `card` one for the page's model card as Markdown. The worst mistakes have class activation maps
+    if captum is there. Where the data can't be read again, its pictures are left out, and the page
+    says why.
 
     Raises RecipeError for a run that is missing or not finished, DiskError.
     """
@@ -64,20 +68,18 @@ def report(
     recipe = book.find(str(folder / record.RECIPE))
     evaluation = look(folder).figures
     chapters = cards.chapters(folder, evaluation)
-    seen, lacking = None, ""
+    pictures: dict[str, Any] = {}
     try:
-        seen = _data(folder, recipe, show)
+        pictures = _pictures(folder, recipe, show)
     except (DataError, DiskError) as error:
-        lacking = str(error)
+        pictures = {"lacking": str(error)}
         show.note(f"the report has no pictures of the data: {error}")
     contents = page.Contents(
         evaluation=evaluation,
         layers=_layers(folder, recipe),
         schedule=_schedule(folder, recipe),
         card=chapters,
-        samples=seen.samples() if seen else None,
-        augmented=seen.augmented() if seen else None,
-        lacking=lacking,
+        **pictures,
     )
     content = page.render(folder, contents).encode()
     path = Path(out) if out else folder / REPORT
@@ -88,11 +90,14 @@ def report(
     return Report(path, len(content), None if card is None else Path(card))
 
 
-def _data(folder: Path, recipe: Recipe, show: progress.Show) -> DataFacts:
-    """The run's data, with the recipe and seed that augmented it."""
+def _pictures(folder: Path, recipe: Recipe, show: progress.Show) -> dict[str, Any]:
+    """What can be shown of the run's data, with what augments it, and what was taken for what."""
     summary = files.read_json(folder / record.SUMMARY)
     data = reopen.dataset(folder, summary["data_digest"], show.decoded, show.downloaded)
-    return DataFacts(data, Duplicates((), ()), recipe, summary["seed"])
+    facts = DataFacts(data, Duplicates((), ()), recipe, summary["seed"])
+    maps = find_spec("captum") is not None
+    mistakes = gallery(folder, MISTAKES, cam=maps, quiet=True).pictures
+    return {"samples": facts.samples(), "augmented": facts.augmented(), "mistakes": mistakes}
 
 
 def _layers(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def _limits(evaluation: dict[str, Any], environment: dict[str, Any]) -> tuple[st
     for row in evaluation["most_confused"][:1]:
         sentences.append(
             f"Its most frequent mistake is {row['actual']} taken for {row['predicted']}: "
-            f"{row['images']:,} images, {row['share']:.2%} of that class."
+            f"{row['images']:,}, which is {row['share']:.2%} of that class."
         )
     untested = [row["class"] for row in evaluation["classes"] if row["recall"] is None]
     if untested:
@@ -122,4 +122,4 @@ def _literal(text: str) -> str:
     """`text` as one line of Markdown that is shown letter by letter."""
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", line)
+    return re.sub(r"([\\`*_{}\[\]#+!|~$])", r"\\\1", line)

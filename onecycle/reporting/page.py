@@ -17,6 +17,7 @@ from onecycle import files
 from onecycle.recipe import book
 from onecycle.reporting import architecture, evaluation_plots, lr_plots, plots
 from onecycle.reporting.card import Chapter
+from onecycle.reporting.gallery import Picture, tile
 from onecycle.run import record
 
 SCREEN = 96 / plots.DPI  # CSS pixels that a figure's pixel takes, so that fine screens show all
@@ -40,8 +41,8 @@ class Shown:
 class Contents:
     """What a page shows beside what is in the run folder.
 
-    `evaluation` is as in `evaluation.json`, `layers` are dicts of `anatomy.Layer`; `lacking` says
-    why there are no pictures of the data.
+    `evaluation` is as in `evaluation.json`, `layers` are dicts of `anatomy.Layer`, `mistakes` are
+    the worst first; `lacking` says why there are no pictures of the data.
     """
 
     evaluation: dict[str, Any]
@@ -50,6 +51,7 @@ class Contents:
     card: Sequence[Chapter]
     samples: Figure | None = None
     augmented: Figure | None = None
+    mistakes: Sequence[Picture] = ()
     lacking: str = ""
 
 
@@ -77,6 +79,7 @@ def render(folder: Path, contents: Contents) -> str:
         layers=contents.layers,
         totals=architecture.totals(contents.layers),
         pictures=_pictures(folder, contents, summary),
+        mistakes=[(mistake, _mistake(mistake)) for mistake in contents.mistakes],
         lacking=contents.lacking,
         card=contents.card,
     )
@@ -164,6 +167,15 @@ def _pictures(folder: Path, contents: Contents, summary: dict[str, Any]) -> dict
         for name, figure, alt, photo in drawn
         if figure is not None
     }
+
+
+def _mistake(picture: Picture) -> Shown:
+    content = io.BytesIO()
+    Image.fromarray(tile(picture)).save(content, format="PNG", optimize=True)
+    alt = f"Test image {picture.index}: {picture.actual}, taken for {picture.predicted}."
+    if picture.heat is not None:
+        alt += " Right of it, where the network looked."
+    return _shown(content.getvalue(), alt, photo=True)
 
 
 def _range_test(folder: Path) -> Figure | None:
