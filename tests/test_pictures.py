@@ -69,7 +69,7 @@ def test_names_are_shown_as_they_are(facts, tmp_path):
 
 
 def test_what_the_font_lacks_is_written_as_a_number_and_long_names_lose_their_middle():
-    assert pictures.fitted("猫 cat", 200) == r"\u732b cat"
+    assert pictures.fitted("猫 cat\n", 200) == r"\u732b cat\n"
     short = pictures.fitted("first" + "x" * 500 + "last", 150)
     assert short.startswith("firstx") and short.endswith("xlast") and "…" in short
     assert 130 < pictures.width_of(short) <= 150

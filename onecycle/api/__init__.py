@@ -10,6 +10,7 @@ from onecycle.api.labels import label_errors
 from onecycle.api.lr import RangeTest, find_lr
 from onecycle.api.prediction import predict
 from onecycle.api.recipes import recipes
+from onecycle.api.report import Report, report
 from onecycle.api.results import Results, results
 from onecycle.api.seeds import Runs
 from onecycle.api.summary import summary
@@ -26,6 +27,7 @@ __all__ = [
     "Prediction",
     "RangeTest",
     "Recipe",
+    "Report",
     "Results",
     "Run",
     "Runs",
@@ -39,6 +41,7 @@ __all__ = [
     "load",
     "predict",
     "recipes",
+    "report",
     "results",
     "resume",
     "summary",

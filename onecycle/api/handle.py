@@ -15,6 +15,7 @@ from onecycle import files
 from onecycle.api.evaluation import Evaluation, assess, evaluate
 from onecycle.api.gallery import gallery
 from onecycle.api.prediction import predict
+from onecycle.api.report import Report, report
 from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
@@ -95,6 +96,12 @@ class Run:
     ) -> list[Prediction]:
         """`onecycle.predict` by this run, as a list."""
         return list(predict(self, images, top=top, device=device, threads=threads, quiet=quiet))
+
+    def report(
+        self, *, out: str | Path | None = None, card: str | Path | None = None, quiet: bool = False
+    ) -> Report:
+        """`onecycle.report` of this run."""
+        return report(self, out=out, card=card, quiet=quiet)
 
 
 def load(path: str | PathLike[str]) -> Run:

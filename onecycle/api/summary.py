@@ -109,14 +109,18 @@ class Summary:
 
     def schedule_figure(self) -> Figure:
         """The rate and each optimizer's momentum by step and epoch."""
-        kinds = dict.fromkeys(group.optimizer for group in self.recipe.groups)
-        momenta: dict[str, list[float]] = {}
-        for kind in kinds:
-            base = getattr(self.recipe.optimizers, kind).momentum
-            steps = range(self.timetable.total_steps)
-            momenta[kind] = [self.timetable.momentum(step, base) for step in steps]
-        title = f"{self.recipe.name}, {self.recipe.epochs:g} epochs of {TRAIN:,} images"
-        return cycle.schedule(self._rates(), momenta, self.timetable.steps_per_epoch, title)
+        return draw_schedule(self.recipe, self.timetable, TRAIN)
+
+
+def draw_schedule(recipe: Recipe, table: Timetable, images: int) -> Figure:
+    """The rate and each optimizer's momentum by step and epoch of so many `images`."""
+    steps = range(table.total_steps)
+    momenta: dict[str, list[float]] = {}
+    for kind in dict.fromkeys(group.optimizer for group in recipe.groups):
+        base = getattr(recipe.optimizers, kind).momentum
+        momenta[kind] = [table.momentum(step, base) for step in steps]
+    title = f"{plots.literal(recipe.name)}, {recipe.epochs:g} epochs of {images:,} images"
+    return cycle.schedule([table.lr(step) for step in steps], momenta, table.steps_per_epoch, title)
 
 
 def summary(

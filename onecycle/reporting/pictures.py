@@ -147,8 +147,7 @@ def fitted(text: str, width: float) -> str:
     Characters that the font doesn't have are written as their numbers, such as `\\u732b`.
     """
     text = "".join(
-        c if ord(c) in _characters() else c.encode("ascii", "backslashreplace").decode()
-        for c in text
+        c if ord(c) in _characters() else c.encode("unicode_escape").decode() for c in text
     )
     if width_of(text) <= width:
         return text
