@@ -4,7 +4,9 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any, BinaryIO
 from onecycle.errors import DiskError, OnecycleError
 
 LOCK_NAME = "lock"
+LARGEST = 4 * 2**30  # bytes of a file that is read at once
+NAMED_WITHIN = 2.0  # seconds that the holder of a lock has to write its name
 
 
 @contextmanager
@@ -60,18 +64,35 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def json_bytes(content: Any) -> bytes:
+    """`content` as the indented JSON that `write_json` writes."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` to `path` atomically as indented JSON."""
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_bytes(path, json_bytes(content))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of `path`; DiskError if it is missing, or larger than onecycle writes any."""
+    with disk_errors(path, "read"), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST:
+            raise DiskError(f"cannot read {path}: {size:,} bytes are more than onecycle writes")
+        return file.read(LARGEST)
 
 
 def read_json(path: Path) -> Any:
     """The JSON at `path`; DiskError if it is missing or no JSON."""
-    with disk_errors(path, "read"):
-        content = Path(path).read_bytes()
+    return parse_json(path, read_bytes(path))
+
+
+def parse_json(path: Path, content: bytes) -> Any:
+    """The JSON in `content`, which `path` holds; DiskError if it is none."""
     try:
         return json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DiskError(f"cannot read {path}: not JSON ({error})") from error
 
 
@@ -93,6 +114,27 @@ def make_folder(path: Path) -> Path:
     return Path(path)
 
 
+def clear_temporary(folder: Path) -> None:
+    """Remove the files that a killed process had begun to write into `folder`.
+
+    For the one process that writes there.
+    """
+    with disk_errors(folder, "clear"):
+        for path in folder.glob(".*.tmp"):
+            path.unlink()
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """DiskError if the disk of `folder` has less than `needed` bytes free."""
+    with disk_errors(folder, "read"):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DiskError(
+            f"{folder}: {free / 1e6:,.0f} MB are free there, and a run needs "
+            f"{needed / 1e6:,.0f} MB: make room, or choose another --out"
+        )
+
+
 class FolderLock:
     """The right to write into a folder, held until `release` or the end of the process.
 
@@ -107,16 +149,26 @@ class FolderLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = self._holder()
             self._file.close()
             raise OnecycleError(
                 f"{folder} is being written by {holder}: wait for it, or choose another --out"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self._file.flush()
+        with disk_errors(path, "write"):
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self._file.flush()
 
     def release(self) -> None:
         """Let the folder go."""
         self._file.close()
+
+    def _holder(self) -> str:
+        """Who holds the lock; one that got it this moment is still writing its name."""
+        until = time.monotonic() + NAMED_WITHIN
+        while True:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            if holder or time.monotonic() > until:
+                return holder or "another process"
+            time.sleep(0.01)

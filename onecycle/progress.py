@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from onecycle.datasets.folder import few
-from onecycle.machine import Machine
 from onecycle.run import conduct, find_lr, record
 from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
@@ -74,10 +73,6 @@ class Show:
             self._tenths = 10 * have // size
             self._console.print(f"downloading: {have / 1e6:.0f} of {size / 1e6:.0f} MB")
 
-    def predicting(self, images: int, part: str, machine: Machine, how: str) -> None:
-        """`images` of a finished run's data are about to be predicted."""
-        self._console.print(f"predicting {images:,} {part} images on {machine.device}, {how}")
-
     def compared(self, done: int, total: int) -> None:
         """`done` of `total` equal parts of comparing all pairs of images are done."""
         now = time.monotonic()
@@ -89,15 +84,6 @@ class Show:
             self._console.print(
                 f"comparing all pairs of images: {done / total:.0%}, {duration(left)} left"
             )
-
-    def folding(self, job: Job, kept: int, of: int, seconds: float) -> None:
-        """Trainings on parts of the training images, the next of which is `job`, begin."""
-        there = f", {kept} of them kept from before" if kept else ""
-        self._console.print(
-            f"{of} trainings of {job.recipe.name} ({job.recipe.digest()}), {job.recipe.epochs:g} "
-            f"epochs on {len(job.dataset.train):,} images each{there}: expected to take about "
-            f"{duration(seconds)} here; Ctrl-C saves, and the same command goes on"
-        )
 
     def started(self, job: Job, seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""

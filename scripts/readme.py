@@ -15,7 +15,8 @@ def main() -> None:
     """Write the table of all that is published."""
     results = [files.read_json(path) for path in sorted((ROOT / "results").glob("*.json"))]
     readme = ROOT / "README.md"
-    files.write_bytes(readme, tables.fill(readme.read_text(), results).encode())
+    reported = files.read_json(ROOT / "docs" / "reported.json")
+    files.write_bytes(readme, tables.fill(readme.read_text(), results, reported).encode())
 
 
 if __name__ == "__main__":

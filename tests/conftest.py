@@ -101,3 +101,18 @@ def judged(coloured, tmp_path_factory):
             out=tmp_path_factory.mktemp("runs") / "run",
             quiet=True,
         )
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished run on the digits, narrow and short, with a validation part."""
+    return onecycle.train(
+        "digits",
+        epochs=2,
+        settings={"model.width": 4, "schedule.peak_epoch": 1},
+        val_fraction=0.1,
+        precision="fp32",
+        threads=1,
+        out=tmp_path_factory.mktemp("runs") / "digits",
+        quiet=True,
+    )

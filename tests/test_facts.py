@@ -188,6 +188,22 @@ def test_a_wrong_recipe_is_refused_before_anything_is_compared(tiny, pretend, ma
         onecycle.data("x", recipe=make_recipe("augment.cutout=16"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["digits", "--seed", "-1"], 2, "--seed -1"),
+        (["nowhere"], 3, "nowhere: no such file"),
+        (["digits", "--out", "file/below"], 6, "cannot make the folder"),
+        ([], 2, "SPEC"),
+    ],
+)
+def test_wrong_use_ends_in_one_line(command, tmp_path, monkeypatch, arguments, code, said):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(duplicates, "find", None)
+    ended, out, err = command("data", *arguments)
+    assert (ended, out) == (code, "") and said in err and len(err.splitlines()) == 1
+
+
 def test_the_recipe_is_the_one_made_for_the_data(tiny, pretend):
     pretend(tiny)
     assert onecycle.data("digits").recipe.name == "digits"

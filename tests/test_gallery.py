@@ -200,6 +200,7 @@ def test_no_name_leads_out_of_the_folder_of_copies(tmp_path, name):
         ({"show": "wrnog"}, "--show wrnog: choose wrong, right, all"),
         ({"by": "size"}, "--by size"),
         ({"count": 0}, "--count 0"),
+        ({"seed": -1}, "--seed -1"),
         ({"actual": "cta"}, "--actual cta: .*did you mean 'cat'"),
         ({"predicted": "0"}, "--predicted 0"),
     ],
@@ -211,6 +212,7 @@ def test_wrong_options_are_named(run, options, said):
 
 def test_top_losses_is_one_figure(run):
     assert len(texts(run.top_losses(3))) == 13
+    assert run.top_losses(3)._repr_png_().startswith(b"\x89PNG"), "as a notebook shows it"
     with pytest.raises(RecipeError, match="at most 100"):
         run.top_losses(101)
 

@@ -106,11 +106,12 @@ def test_equal_images_that_do_not_fit_are_brought_to_a_size(tmp_path, size, expe
 def test_after_another_size_only_headers_are_read_and_then_all_again(tmp_path, looks, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(images, "TASK_BYTES", 1)
-    files = tree((50, 50), train=9) | {"test/cat/0.png": encoded(noise((60, 50)))}
+    small = encoded(noise((40, 50)))
+    files = {n: small if n.startswith("test") else c for n, c in tree((100, 100), train=9).items()}
     counts = []
     data = load(write(tmp_path / "pets", files), counts.append)
-    assert data.image_size == 48 and counts == [len(files)]
-    assert looks.count(48) == len(files)
+    assert data.image_size == 96 and counts == [len(files)]
+    assert looks.count(96) == len(files)
     assert looks.count("header") > len(files) / 2
 
 
@@ -139,8 +140,10 @@ def test_an_image_size_that_can_not_be_trained_on(tmp_path, size):
 
 
 def test_digits_and_cifar_have_their_own_size(tmp_path):
-    path = cifar_files.write_folder(tmp_path / "ten", cifar_files.cifar10()[0])
-    for spec in ("digits", path):
+    files = cifar_files.cifar10()[0]
+    path = cifar_files.write_folder(tmp_path / "ten", files)
+    packed = cifar_files.write_archive(tmp_path / "ten.tar", files)
+    for spec in ("digits", path, packed):
         assert load(spec, image_size=32).image_size == 32
         with pytest.raises(RecipeError, match=r"--image-size 64: .* have 32 pixels"):
             load(spec, image_size=64)

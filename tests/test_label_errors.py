@@ -8,7 +8,7 @@ import pytest
 import onecycle
 from onecycle import files
 from onecycle.api import labels as api
-from onecycle.datasets.cache import digest
+from onecycle.datasets.dataset import digest
 from onecycle.datasets.load import load
 from onecycle.errors import DataError, InterruptedRun
 from onecycle.evaluation.label_errors import label_quality, suspected

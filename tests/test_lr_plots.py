@@ -84,9 +84,11 @@ def test_accuracies_by_rate_where_each_rate_had_an_epoch(val):
     assert ("validation" in drawn) is val
 
 
-def test_a_test_that_found_nothing_and_blew_up_can_be_drawn(tmp_path):
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_a_test_that_found_nothing_and_blew_up_can_be_drawn(tmp_path, good):
     rows = rows_of((0,), count=3)
-    rows[1]["loss"] = rows[1]["smoothed"] = rows[2]["loss"] = rows[2]["smoothed"] = float("nan")
+    for row in rows[good:]:
+        row["loss"] = row["smoothed"] = float("nan")
     found = {**found_of((0,)), "suggestions": []}
     figure = lr_plots.range_test(rows, found)
     figure.savefig(tmp_path / "drawn.png")

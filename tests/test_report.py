@@ -53,13 +53,14 @@ def test_tables_are_sorted_and_in_per_cent():
         "epochs": 12.0,
         "test_accuracy": 0.98765,
         "train_accuracy": 1.0,
+        "gap": 0.01235,
         "seconds": 1234.5,
         "threads": 2,
         "hardware": "a CPU",
         "precision": "fp32",
         "parameters": 1000,
     }
-    lines = tables.markdown([result, {**result, "recipe": "a"}]).splitlines()
+    lines = tables.markdown([result, {**result, "recipe": "a"}], {}).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
     assert (
         "| 1 | 98.77 |" in lines[2]
@@ -67,7 +68,7 @@ def test_tables_are_sorted_and_in_per_cent():
         and "2 threads of a CPU, fp32" in lines[2]
     )
 
-    seeds = tables.markdown([{**result, "seed": i, "test_accuracy": 0.9 + i / 100} for i in (0, 1)])
+    seeds = tables.markdown([{**result, "test_accuracy": 0.9 + i / 100} for i in (0, 1)], {})
     assert len(seeds.splitlines()) == 3 and "| 2 | 90.50 ± 6.35 |" in seeds
 
 

@@ -233,13 +233,13 @@ def test_saving_is_paid_for_by_the_time_since_the_last_save(tmp_path, monkeypatc
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(files, "write_bytes", lambda *_: now.__setitem__(0, now[0] + 0.5))
     saver = checkpoint.Saver(tmp_path)
-    assert saver.due()
+    assert saver.due(1)
     state = type("State", (), {"step": 1, "tensors": lambda self: {}})()
     assert saver.save(state, {}) == 1.0  # two files
     now[0] += 99.9
-    assert not saver.due()
+    assert not saver.due(1)
     now[0] += 0.2
-    assert saver.due()
+    assert saver.due(1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):

@@ -3,10 +3,12 @@
 from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.data import DataFacts, data
 from onecycle.api.evaluation import Evaluation, evaluate
+from onecycle.api.exporting import Exported, export
 from onecycle.api.gallery import Gallery, gallery
 from onecycle.api.handle import Run, load
 from onecycle.api.labels import label_errors
 from onecycle.api.lr import RangeTest, find_lr
+from onecycle.api.prediction import predict
 from onecycle.api.recipes import recipes
 from onecycle.api.report import Report, report
 from onecycle.api.results import Results, results
@@ -14,12 +16,15 @@ from onecycle.api.seeds import Runs
 from onecycle.api.summary import summary
 from onecycle.api.training import resume, train
 from onecycle.recipe.schema import Recipe
+from onecycle.use.prediction import Prediction
 
 __all__ = [
     "Ablation",
     "DataFacts",
     "Evaluation",
+    "Exported",
     "Gallery",
+    "Prediction",
     "RangeTest",
     "Recipe",
     "Report",
@@ -29,10 +34,12 @@ __all__ = [
     "ablate",
     "data",
     "evaluate",
+    "export",
     "find_lr",
     "gallery",
     "label_errors",
     "load",
+    "predict",
     "recipes",
     "report",
     "results",

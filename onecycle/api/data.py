@@ -14,6 +14,7 @@ from onecycle.datasets import augment, duplicates, facts
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.duplicates import Duplicates, Pair
 from onecycle.datasets.load import load as load_data
+from onecycle.errors import RecipeError
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import pictures, plots
 from onecycle.training.loop import check_sizes
@@ -159,6 +160,8 @@ def data(
     can't be written.
     """
     show = progress.Show(quiet)
+    if not 0 <= seed < 2**63:
+        raise RecipeError(f"--seed {seed}: give a whole number from 0 to 2**63 - 1")
     chosen = choose_recipe(recipe, spec, None, ())
     dataset = load_data(spec, show.decoded, show.downloaded, skip_bad=True)
     check_sizes(chosen, dataset)

@@ -77,7 +77,7 @@ def evaluate(
 
     Raises RecipeError for a run that is missing or not finished, DataError, DiskError.
     """
-    evaluation = look(run, data, tta, device, threads, quiet)
+    evaluation = assess(run, data, tta, device, threads, quiet)
     files.make_folder(evaluation.path)
     for name, table in TABLES.items():
         files.write_bytes(evaluation.path / name, table(evaluation.figures))
@@ -87,7 +87,7 @@ def evaluate(
     return evaluation
 
 
-def look(
+def assess(
     run: str | PathLike[str],
     data: str | Path | None = None,
     tta: str = "none",
@@ -159,8 +159,9 @@ class _Predictions:
 
     def _make(self, data: Dataset, part: str, place: Path) -> tuple[Probabilities, Labels]:
         split: Split = getattr(data, part)
-        self.show.predicting(len(split), part, self.where, describe(self.tta))
-        model = reopen.network(self.folder, data, self.where)
+        how = f"on {self.where.device}, {describe(self.tta)}"
+        self.show.note(f"predicting {len(split):,} {part} images {how}")
+        model = reopen.network(self.folder, self.where)
         made = probabilities(model, split, self.where, self.tta)
         record.write_predictions(files.make_folder(place), part, made, split.labels)
         return made, split.labels

@@ -117,6 +117,8 @@ def gallery(
     for option, value, known in (("--show", show, SHOWN), ("--by", by, ORDERS)):
         if value not in known:
             raise RecipeError(f"{option} {value}: choose {', '.join(known)}")
+    if seed < 0:
+        raise RecipeError(f"--seed {seed}: give 0 or more")
     only = Only(count, actual, predicted)
     classes = files.read_json(folder / record.CLASSES)
     wanted = only.numbers(classes)
@@ -129,9 +131,9 @@ def gallery(
     maps = None
     if cam and len(chosen):
         where = machine.choose(device, "fp32", threads)
-        images = data.test.subset(chosen).images()
-        network = reopen.network(folder, data, where)
-        maps = class_maps(network, images, probabilities[chosen].argmax(axis=1), where.device)
+        network = reopen.network(folder, where)
+        targets = probabilities[chosen].argmax(axis=1)
+        maps = class_maps(network, data.test.subset(chosen).images(), targets, where.device)
     order = ORDERS[by].format(seed=seed)
     kind = "" if show == "all" else f"{show} "
     name = f"{show}-by-{by}" + (f"-{seed}" if by == "random" else "") + ("-cam" if cam else "")

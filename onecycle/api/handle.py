@@ -1,5 +1,6 @@
 """A run as its users hold it: the folder, read and judged when asked."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -11,14 +12,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from onecycle import files
-from onecycle.api.evaluation import Evaluation, evaluate, look
+from onecycle.api.evaluation import Evaluation, assess, evaluate
 from onecycle.api.gallery import gallery
+from onecycle.api.prediction import predict
 from onecycle.api.report import Report, report
 from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting.gallery import PAGE
 from onecycle.run import record, reopen
+from onecycle.use.pictures import Given
+from onecycle.use.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Run:
 
     def confusion(self) -> Figure:
         """The confusion matrix of the test part, without test-time augmentation."""
-        return look(self).confusion()
+        return assess(self).confusion()
 
     def top_losses(self, count: int = 25) -> Figure:
         """The test images with the highest loss, right or wrong, up to a hundred on one page.
@@ -80,6 +84,18 @@ class Run:
         if count > PAGE:
             raise RecipeError(f"top_losses({count}): at most {PAGE} fit, onecycle.gallery has more")
         return gallery(self, count, show="all", quiet=True).figures()[0]
+
+    def predict(
+        self,
+        images: Given | Iterable[Given],
+        *,
+        top: int = 3,
+        device: str = "auto",
+        threads: int | None = None,
+        quiet: bool = True,
+    ) -> list[Prediction]:
+        """`onecycle.predict` by this run, as a list."""
+        return list(predict(self, images, top=top, device=device, threads=threads, quiet=quiet))
 
     def report(
         self, *, out: str | Path | None = None, card: str | Path | None = None, quiet: bool = False

@@ -1,5 +1,6 @@
 """Suspected label errors as a Python function: five trainings judge the images they didn't see."""
 
+import shutil
 from os import PathLike
 from pathlib import Path
 
@@ -83,30 +84,39 @@ def _out_of_sample(
     """Probabilities (N, classes) of the training images, each by the training that lacked it."""
     check_sizes(recipe, data)
     held = folds(data, seed)
+    folders = [place / f"fold-{number}" for number in range(1, FOLDS + 1)]
     jobs = [
-        Job(recipe, without(data, positions), where, seed, place / f"fold-{number}")
-        for number, positions in enumerate(held, start=1)
+        Job(recipe, without(data, positions), where, seed, fold)
+        for fold, positions in zip(folders, held, strict=True)
+        if not (fold / record.SUMMARY).exists()
     ]
-    left = [job for job in jobs if not (job.folder / record.SUMMARY).exists()]
-    if left:
-        seconds = len(left) * estimate.seconds(recipe, left[0].dataset, where)
-        show.folding(left[0], FOLDS - len(left), FOLDS, seconds)
-    for job in left:
+    if jobs:
+        seconds = len(jobs) * estimate.seconds(recipe, jobs[0].dataset, where)
+        kept = f", {FOLDS - len(jobs)} of them kept from before" if len(jobs) < FOLDS else ""
+        show.note(
+            f"{FOLDS} trainings of {recipe.name} ({recipe.digest()}), {recipe.epochs:g} epochs on "
+            f"{len(jobs[0].dataset.train):,} images each{kept}: expected to take about "
+            f"{progress.duration(seconds)} here; Ctrl-C saves, and the same command goes on"
+        )
+    for job in jobs:
+        show.note(f"{job.folder.name} of {FOLDS}")
         _train(job, show)
     probabilities = np.empty((len(data.train), len(data.classes)), dtype=np.float32)
-    for job, positions in zip(jobs, held, strict=True):
-        probabilities[positions] = record.read_predictions(job.folder, "test")[0]
+    for fold, positions in zip(folders, held, strict=True):
+        probabilities[positions] = record.read_predictions(fold, "test")[0]
     return probabilities
 
 
 def _train(job: Job, show: progress.Show) -> None:
-    """Train one fold to its end, from its last checkpoint if it has one."""
+    """Train one fold to its end, from its last checkpoint if it has one, and drop those then."""
     lock = files.FolderLock(files.make_folder(job.folder))
     try:
         saved = _saved(job)
         if saved is None:
             describe(job)
         drive(job, saved, show)
+        with files.disk_errors(job.folder, "clear"):
+            shutil.rmtree(job.folder / record.CHECKPOINTS)
     except InterruptedRun as stopped:
         raise InterruptedRun(
             f"stopped and saved in {job.folder.name} of {FOLDS}; the same command goes on",
@@ -117,6 +127,7 @@ def _train(job: Job, show: progress.Show) -> None:
 
 
 def _saved(job: Job) -> Checkpoint | None:
+    """The checkpoint that the fold goes on from, if there is one."""
     try:
         saved = newest(job.folder)
     except OnecycleError:  # none yet, or none that is whole

@@ -9,6 +9,7 @@ from onecycle.datasets.load import load
 from onecycle.machine import Machine
 from onecycle.ranks import Ranks, join
 from onecycle.recipe.schema import Recipe
+from onecycle.run.checkpoint import every
 from onecycle.training.loop import check_groups, check_sizes
 
 
@@ -25,6 +26,11 @@ class Setup:
     precision: str = "auto"
     threads: int | None = None
     lr_auto: bool = False  # a range test finds the peak of the rate first
+    save_every: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.save_every is not None:
+            every(self.save_every)  # a wrong one is refused before anything is loaded
 
     @property
     def reading(self) -> dict[str, Any]:

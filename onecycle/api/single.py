@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
 from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
 from onecycle.datasets.dataset import Dataset
-from onecycle.errors import RecipeError
+from onecycle.errors import DataError, DiskError, RecipeError
+from onecycle.machine import Machine
 from onecycle.ranks import Ranks, join, loss_of_others
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
@@ -20,6 +22,7 @@ from onecycle.run import estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
 from onecycle.run.job import Job
+from onecycle.run.memory import explained
 
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
@@ -28,46 +31,79 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
     """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
     dataset, where, ranks = setup.open(seed, show)
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
-    job = Job(setup.recipe, dataset, where, seed, folder, ranks)
+    job = Job(setup.recipe, dataset, where, seed, folder, ranks, setup.save_every)
     with _one_writer(folder, ranks):
         if setup.lr_auto:
             job = replace(job, recipe=with_found_rates(job, show))
         if ranks.first:
+            record.check_empty(folder)  # another run may have been quicker, and be over
             describe(job, setup.val_fraction, **setup.reading)
-        expected = estimate.seconds(job.recipe, dataset, where) / ranks.world
+        with explained(job.recipe, where):
+            expected = estimate.seconds(job.recipe, dataset, where) / ranks.world
         show.started(job, expected)
         return drive(job, None, show)
 
 
-def resume(folder: Path, show: progress.Show) -> Run:
+def resume(
+    folder: Path, show: progress.Show, threads: int | None = None, force: bool = False
+) -> Run:
     """Go on with the run in `folder`. Raises as `onecycle.resume`."""
     reopen.begun(folder)
-    if (folder / record.SUMMARY).exists():
-        raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
     made = files.read_json(folder / record.ENVIRONMENT)
-    where = machine.choose(**{k: made["machine"][k] for k in ("device", "precision", "threads")})
+    try:
+        then = made["machine"]
+        where = machine.choose(then["device"], then["precision"], threads or then["threads"])
+        seed, save_every = int(made["seed"]), made.get("save_every")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
     ranks = join(where.device)
     if not ranks.first:
         show.hush()
-    if ranks.world != made.get("processes", 1):
-        raise RecipeError(
-            f"--resume {folder}: it was trained by {made.get('processes', 1)} processes, not "
-            f"{ranks.world}: start as many again"
-        )
     with _one_writer(folder, ranks):
+        if (folder / record.SUMMARY).exists():
+            raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
         checkpoint = newest(folder)
         recipe = Run(folder).recipe
-        if recipe.digest() != checkpoint.extra["recipe_digest"]:
+        changed = _changed(made, checkpoint, recipe, where, ranks)
+        if changed and not force:
             raise RecipeError(
-                f"{folder / record.RECIPE} is not the recipe that was saved; restore it"
+                f"--resume {folder}: {'; '.join(changed)}: put that back, or go on all the same "
+                "with --force (its bits will not be those of a run never stopped)"
             )
-        digest = checkpoint.extra["data_digest"]
-        dataset = ranks.in_turn(
-            lambda: reopen.dataset(folder, digest, show.decoded, show.downloaded)
-        )
-        job = Job(recipe, dataset, where, made["seed"], folder, ranks)
+        dataset = ranks.in_turn(lambda: reopen.dataset(folder, None, show.decoded, show.downloaded))
+        if dataset.digest != checkpoint.extra["data_digest"]:
+            if not force:
+                raise DataError(
+                    f"--resume {folder}: {dataset.source} is not the data that it was trained on: "
+                    "put that back, or go on all the same with --force"
+                )
+            reopen.check_fits(folder, dataset)
+            changed.append("other data")
+        if changed and ranks.first:
+            files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
+        job = Job(recipe, dataset, where, seed, folder, ranks, save_every, tuple(changed))
         show.resumed(job, checkpoint)
         return drive(job, checkpoint, show)
+
+
+def _changed(
+    made: dict[str, Any], checkpoint: Checkpoint, recipe: Recipe, where: Machine, ranks: Ranks
+) -> list[str]:
+    """What is no longer as the run in `made` had it, of all that decides its bits but the data."""
+    now = _surroundings(where, ranks)
+    found = []
+    if recipe.digest() != checkpoint.extra["recipe_digest"]:
+        found.append(f"its {record.RECIPE} is not the recipe that was saved")
+    if (threads := made["machine"]["threads"]) != where.threads:
+        found.append(f"it was trained with {threads} threads, not {where.threads}")
+    if (world := made.get("processes", 1)) != ranks.world:
+        found.append(f"it was trained by {world} processes, not {ranks.world}")
+    if (hardware := made.get("hardware", now["hardware"])) != now["hardware"]:
+        found.append(f"it was trained on {hardware}, not {now['hardware']}")
+    torch = made.get("versions", now["versions"])["torch"]
+    if torch != now["versions"]["torch"]:
+        found.append(f"it was trained with torch {torch}, not {now['versions']['torch']}")
+    return found
 
 
 @contextmanager
@@ -91,7 +127,7 @@ def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:
 
 def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     """Conduct `job`, from `checkpoint` if given, show it, and draw its curves."""
-    with show, loss_of_others():
+    with show, loss_of_others(), explained(job.recipe, job.machine):
         for event in conduct(job, checkpoint):
             show.event(event)
     if job.ranks.first:
@@ -128,11 +164,19 @@ def describe(
             },
             "seed": job.seed,
             "val_fraction": val_fraction,
-            "machine": job.machine.to_dict(),
-            "processes": job.ranks.world,
-            "hardware": machine.device_name(job.machine.device),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in VERSIONS},
+            "save_every": job.save_every,
+            **_surroundings(job.machine, job.ranks),
         },
     )
+
+
+def _surroundings(where: Machine, ranks: Ranks) -> dict[str, Any]:
+    """What a run is trained on and with."""
+    return {
+        "machine": where.to_dict(),
+        "processes": ranks.world,
+        "hardware": machine.device_name(where.device),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+    }

@@ -34,6 +34,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    save_every: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run: ...
@@ -55,6 +56,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    save_every: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Runs: ...
@@ -75,6 +77,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    save_every: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run | Runs:
@@ -89,8 +92,10 @@ def train(
     holds out that part of the training images and judges each epoch on it, so that the test part is
     read once, at the end. `skip_bad` leaves out pictures that can't be used, each of which is an
     error otherwise. `image_size` is what pictures are brought to, 16 to 128 pixels; by default they
-    keep the one size that they have, or one is chosen for them. `out` names the run folder, by
-    default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
+    keep the one size that they have, or one is chosen for them. `save_every` is how often to save,
+    as `100steps`, `2epochs` or `5min`, by default as often as costs at most one per cent of the
+    time. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to
+    stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
@@ -104,6 +109,7 @@ def train(
         precision,
         threads,
         lr_auto=lr == "auto",
+        save_every=save_every,
     )
     show = progress.Show(quiet)
     folder = Path(out) if out else None
@@ -119,14 +125,24 @@ def train(
     return single.train(setup, seed, folder, show)
 
 
-def resume(run: str | Path, *, quiet: bool = False) -> Run | Runs:
+def resume(
+    run: str | Path | None = None,
+    *,
+    threads: int | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> Run | Runs:
     """Go on with an interrupted run from its newest valid checkpoint, bitwise as if never stopped.
 
-    In a folder of several seeds the finished ones are kept and the others gone on with. Raises
+    `run` is its folder, by default the unfinished run under `runs/` that was written to last; in a
+    folder of several seeds the finished ones are kept and the others gone on with. What decides
+    the bits must be as it was: recipe, data, `threads` (by default the run's), processes, hardware
+    and torch; with `force` a run goes on all the same, and says so in its journal. Raises
     OnecycleError if it is finished or has no valid checkpoint, DataError if its data has changed,
-    RecipeError if there is no such run.
+    RecipeError if anything else has, or if there is no such run.
     """
-    folder, show = Path(run), progress.Show(quiet)
+    folder = record.newest_unfinished(Path("runs")) if run is None else Path(run)
+    show = progress.Show(quiet)
     if (folder / record.SEEDS).is_file():
         return many.go_on(folder, show)
-    return single.resume(folder, show)
+    return single.resume(folder, show, threads, force)

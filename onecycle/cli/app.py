@@ -1,5 +1,6 @@
 """What every verb of the command line shares: the app, common options, and how it ends."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -22,7 +23,8 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]
 def main() -> None:
     """Run the command line and exit with the code that the outcome has."""
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except OnecycleError as error:
         _stop(str(error), error.exit_code)
     except CycloptsError as error:
@@ -30,6 +32,9 @@ def main() -> None:
             f"{' '.join(str(error).split())} (onecycle --help lists what there is)",
             RecipeError.exit_code,
         )
+    except BrokenPipeError:  # as by `| head`, which wants no more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
 

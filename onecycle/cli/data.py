@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from onecycle.cli.app import Json, Quiet, app
@@ -43,8 +44,10 @@ def data(
     json_:
         Print everything, every duplicate too, as one JSON object.
     """
-    from onecycle import api
+    from onecycle import api, files
 
+    if out is not None:
+        files.make_folder(Path(out))  # so that a wrong one is told before the work
     found = api.data(spec, recipe=recipe, seed=seed, quiet=quiet)
     told = found.to_dict()
     folder = out or "data-" + (re.sub(r"[^\w.-]+", "-", told["name"]).strip("-.")[:60] or "set")
@@ -60,8 +63,8 @@ def _lines(told: dict[str, Any]) -> list[str]:
         f"data            {told['name']}  ({told['source']})",
         f"digest          {told['digest']}",
         f"images          {shapes['train'][0]:,} train, {shapes['test'][0]:,} test, {size} RGB",
-        f"mean            {_three(told['mean'], 4)}  of 0-255: {_three(told['mean_255'], 2)}",
-        f"std             {_three(told['std'], 4)}  of 0-255: {_three(told['std_255'], 2)}",
+        f"mean            {_both_scales(told, 'mean')}",
+        f"std             {_both_scales(told, 'std')}",
         *_class_lines(told),
         *_skipped_lines(told["skipped"]),
         *_duplicate_lines(told),
@@ -69,8 +72,10 @@ def _lines(told: dict[str, Any]) -> list[str]:
     ]
 
 
-def _three(values: list[float], digits: int) -> str:
-    return " ".join(f"{value:.{digits}f}" for value in values)
+def _both_scales(told: dict[str, Any], key: str) -> str:
+    small = " ".join(f"{value:.4f}" for value in told[key])
+    large = " ".join(f"{value:.2f}" for value in told[f"{key}_255"])
+    return f"{small} on the 0-1 scale, {large} on 0-255 (training part)"
 
 
 def _class_lines(told: dict[str, Any]) -> list[str]:
@@ -86,10 +91,8 @@ def _class_lines(told: dict[str, Any]) -> list[str]:
         return lines
     for word, pick in (("smallest", min), ("largest", max)):
         name = pick(classes, key=lambda name: classes[name]["train"])
-        count = classes[name]
-        lines.append(
-            f"  {word:<8}  {count['train']:,} train  {count['test']:,} test  {_short(name)}"
-        )
+        train, test = classes[name]["train"], classes[name]["test"]
+        lines.append(f"  {word:<8}  {train:>7,} train  {test:>7,} test  {_short(name)}")
     return [*lines, "  (--json lists all)"]
 
 
@@ -115,7 +118,7 @@ def _duplicate_lines(told: dict[str, Any]) -> list[str]:
         *_few([_group(group, " ~ ") for group in _across_first(pairs)]),
     ]
     if doubted:
-        lines.append("labels differ   one may be wrong:")
+        lines.append("labels differ   a label may be wrong, or they are no duplicates:")
         lines += _few([_group(group, ", ") for group in doubted])
     if families := found["families"]["count"]:
         largest = f"the largest of {found['families']['largest']:,} images"

@@ -2,10 +2,16 @@
 
 import inspect
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from onecycle.cli.app import Flag, Json, Quiet, Set, app
 from onecycle.errors import RecipeError
+
+Resume = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=(0, 1))]
+Force = Annotated[bool, Parameter(negative=())]
+BESIDE_RESUME = ("resume", "threads", "force", "quiet", "json_")
 
 
 @app.command
@@ -24,8 +30,10 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    save_every: str | None = None,
     out: str | None = None,
-    resume: str | None = None,
+    resume: Resume = None,
+    force: Force = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -64,10 +72,16 @@ def train(
         auto (whatever the machine is fast at), bf16, fp16 or fp32.
     threads:
         CPU threads; all cores by default.
+    save_every:
+        How often to save, as 100steps, 2epochs or 5min; by default as often as costs at most one
+        per cent of the time, and always at the end and on a signal.
     out:
         The run folder; by default the next free runs/RECIPE-N.
     resume:
-        Go on with this unfinished run; no other option but -q and --json goes with it.
+        Go on with this unfinished run, or without a name with the newest one under runs/; no other
+        option but --threads, --force, -q and --json goes with it.
+    force:
+        Go on although recipe, data, threads, processes, hardware or torch have changed.
     quiet:
         Show the result only.
     json_:
@@ -76,11 +90,13 @@ def train(
     options = dict(locals())
     if resume is not None:
         _only_resume(options)
+    elif force:
+        raise RecipeError("--force goes with --resume")
     from onecycle import api
     from onecycle.ranks import prints
 
     if resume is not None:
-        run = api.resume(resume, quiet=quiet)
+        run = api.resume(next(iter(resume), None), threads=threads, force=force, quiet=quiet)
     else:
         train_one_or_more: Any = api.train  # one or several runs, as the number of seeds says
         run = train_one_or_more(
@@ -97,6 +113,7 @@ def train(
             device=device,
             precision=precision,
             threads=threads,
+            save_every=save_every,
             out=out,
             quiet=quiet,
         )
@@ -112,7 +129,7 @@ def _only_resume(options: dict[str, Any]) -> None:
     """RecipeError if anything that a run has already is given beside --resume."""
     defaults = inspect.signature(train).parameters
     for name, value in options.items():
-        if name not in ("resume", "quiet", "json_") and value != defaults[name].default:
+        if name not in BESIDE_RESUME and value != defaults[name].default:
             option = name.strip("_").replace("_", "-")
             raise RecipeError(f"--resume takes everything from the run: leave out --{option}")
 

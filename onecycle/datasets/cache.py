@@ -20,9 +20,8 @@ from pathlib import Path
 
 import platformdirs
 
-from onecycle.datasets import entry as entries
 from onecycle.datasets.dataset import Dataset
-from onecycle.datasets.entry import Progress
+from onecycle.datasets.entry import Progress, open_folder, refusal, write_folder
 from onecycle.datasets.source import File, Source
 from onecycle.errors import DataError, DiskError
 from onecycle.files import (
@@ -58,10 +57,10 @@ def load(source: Source, progress: Progress | None = None, *, skip_bad: bool = F
     if dataset is None:
         _build(source, files, entry, skip_bad, progress)
         with disk_errors(entry, "read"):
-            dataset = entries.open_folder(entry)
+            dataset = open_folder(entry)
     if dataset.skipped and not skip_bad:
         count = len(dataset.train) + len(dataset.test) + len(dataset.skipped)
-        raise entries.refusal(source.path, dataset.skipped, count)
+        raise refusal(source.path, dataset.skipped, count)
     if known is None:
         make_folder(index.parent)
         write_json(index, {"content": key})
@@ -95,7 +94,7 @@ def _find(entry: Path) -> Dataset | None:
     if not entry.exists():
         return None
     try:
-        return entries.open_folder(entry)
+        return open_folder(entry)
     except (DiskError, OSError, EOFError, KeyError, TypeError, ValueError):
         # Renamed first, so that no other reader meets half of it.
         discarded = entry.with_name(_temporary_name())
@@ -121,7 +120,7 @@ def _build(
     try:
         with disk_errors(temporary, "write"):
             temporary.mkdir()
-            hashes = entries.write_folder(source, temporary, skip_bad, progress)
+            hashes = write_folder(source, temporary, skip_bad, progress)
             read_another = hashes and _content_key(source, hashes) != entry.name
             if read_another or source.files() != files:
                 raise DataError(f"{source.path} changed while it was read: try again")

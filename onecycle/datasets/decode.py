@@ -27,7 +27,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from onecycle.datasets.source import Pixels
-from onecycle.errors import one_line
+from onecycle.errors import DataError, one_line
 
 PIXEL_LIMIT = 50_000_000  # of one image: more is taken for a decompression bomb
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs a program
@@ -73,6 +73,17 @@ def look(content: bytes, size: int | None = None, *, header_only: bool = False) 
         return Found(shape, _reason(error))
 
 
+def square(image: Image.Image, size: int) -> Pixels:
+    """An open `image` as `look` would give its file, (size, size, 3) uint8; it stays open.
+
+    Raises DataError if it can't be used.
+    """
+    try:
+        return _pixels(_usable(image).copy(), size)
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
+        raise DataError(f"an image that can't be used: {_reason(error)}") from error
+
+
 def fit(shape: tuple[int, int]) -> bool:
     """Whether images of this width and height can be trained on as they are."""
     return shape[0] == shape[1] and SMALLEST <= shape[0] <= LARGEST
@@ -105,15 +116,20 @@ class _Room:
 
 
 _room = _Room(PIXEL_LIMIT)  # one image always has it; about 0.5 GB
-# Such large pieces are given back when they are freed; of smaller ones each thread keeps hundreds.
-Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]  # documented all the same
+# Pieces of such a size go back to the system when they are freed; of Pillow's usual ones of 16 MB
+# each thread keeps hundreds of MB. (PILLOW_BLOCK_SIZE would do the same.)
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
 
 def _opened(content: bytes) -> Image.Image:
     """The image, of which only the header is read yet; any Exception if it can't be used."""
     if not content:
         raise ValueError("empty file")
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    return _usable(Image.open(io.BytesIO(content), formats=FORMATS))
+
+
+def _usable(image: Image.Image) -> Image.Image:
+    """`image`, if its header is that of one that can be used; else ValueError."""
     if not min(image.size):
         raise ValueError("no pixels")
     if image.width * image.height > PIXEL_LIMIT:
@@ -147,7 +163,6 @@ def _scaled(image: Image.Image, size: int) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """`image` decoded, as 8-bit RGB on white."""
-    image.load()
     if _is_grey16(image):
         return _eight_bits(image).convert("RGB")
     if not image.has_transparency_data:

@@ -46,7 +46,8 @@ class Pair:
 class Duplicates:
     """What `find` found: groups of the same pixels, and near pairs, the most alike first.
 
-    Of a group only the first image stands in `near`.
+    In `near` a group is there as its first image, and of an image's near duplicates in each part
+    the best eight.
     """
 
     exact: tuple[tuple[int, ...], ...]
@@ -67,9 +68,11 @@ def find(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -
         signature.frequencies(images(dataset, distinct[start : start + at_once]))
         for start in range(0, len(distinct), at_once)
     )
-    rows, columns = signature.candidates(found, progress)
+    rows, columns, cosines = signature.candidates(found, progress)
     flipped = signature.mirrored(found, rows, columns).numpy()
-    pairs = _confirmed(dataset, distinct[rows.numpy()], distinct[columns.numpy()], flipped)
+    first, second = distinct[rows.numpy()], distinct[columns.numpy()]
+    kept = _foremost(first, second, cosines.numpy(), len(dataset.train))
+    pairs = _confirmed(dataset, first[kept], second[kept], flipped[kept])
     return Duplicates(tuple(group for group in groups if len(group) > 1), pairs)
 
 
@@ -162,6 +165,22 @@ def _same_pixels(dataset: Dataset) -> list[tuple[int, ...]]:
                 groups[hashlib.sha256(image.data).digest()].append(position)
                 position += 1
     return [tuple(group) for group in groups.values()]
+
+
+def _foremost(
+    first: NDArray[np.int64], second: NDArray[np.int64], cosines: NDArray[np.float32], tests: int
+) -> NDArray[np.bool_]:
+    """(n,) bool: the pairs among the best of one of their images with one of the parts.
+
+    So that thousands of near copies give pairs by the thousand, not by the million. The test part
+    begins at position `tests`.
+    """
+    key = 2 * np.concatenate([first, second]) + (np.concatenate([second, first]) >= tests)
+    order = np.lexsort((-np.tile(cosines, 2), key))
+    rank = np.arange(len(order)) - np.searchsorted(key[order], key[order])
+    kept = np.zeros(len(first), bool)
+    kept[order[rank < signature.MATCHES] % max(1, len(first))] = True
+    return kept
 
 
 def _at_once(dataset: Dataset) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onecycle.datasets import cache, cifar, digits, fetch, folder, images
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, has_archive_suffix
+from onecycle.datasets.cifar_form import SIDE
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.decode import LARGEST, SMALLEST
 from onecycle.datasets.source import Reader, Source
@@ -50,25 +51,8 @@ def load(
             f"--image-size {image_size}: give a number of pixels from {SMALLEST} to {LARGEST}"
         )
     if given == "digits":
-        dataset = digits.load()
-    else:
-        dataset = _load(given, progress, downloading, skip_bad, image_size)
-    if image_size not in (None, dataset.image_size):
-        raise RecipeError(
-            f"--image-size {image_size}: the images of {dataset.name} have {dataset.image_size} "
-            "pixels; only pictures of your own are resized"
-        )
-    return dataset
-
-
-def _load(
-    given: str,
-    progress: Callable[[int], None] | None,
-    downloading: fetch.Progress | None,
-    skip_bad: bool,
-    image_size: int | None,
-) -> Dataset:
-    """The data set at a path, or CIFAR by its name."""
+        _check_own_size("digits", digits.SIZE, image_size)
+        return digits.load()
     path = _named(given, downloading) if given in CLASSES else _expanded(given)
     with disk_errors(path, "read"):
         if not path.exists():
@@ -92,7 +76,8 @@ def _load(
 def source(path: Path, labels: str = "fine", image_size: int | None = None) -> Source:
     """What is at `path`; CIFAR is recognised by its files, and anything else taken for images.
 
-    Raises DataError if there is no folder or archive, or a folder holds two CIFARs.
+    Raises DataError if there is no folder or archive, or a folder holds two CIFARs, RecipeError
+    for an `image_size` that CIFAR doesn't have.
     """
     if folder.is_archive(path):
         read = partial(_packed, path, labels, image_size)
@@ -104,6 +89,7 @@ def source(path: Path, labels: str = "fine", image_size: int | None = None) -> S
     if len({form.data for form, _ in found}) > 1:
         raise DataError(f"{path} holds {' and '.join(place.name for _, place in found)}: name one")
     form, place = found[0]
+    _check_own_size(str(place), SIDE, image_size)
     files, read = (
         partial(cifar.files, place, form, labels),
         partial(cifar.read, place, form, labels),
@@ -114,9 +100,18 @@ def source(path: Path, labels: str = "fine", image_size: int | None = None) -> S
 def _packed(path: Path, labels: str, image_size: int | None) -> Reader:
     found = cifar.find_packed(path)
     if found:
+        _check_own_size(str(path), SIDE, image_size)
         yield from cifar.read_packed(path, *found, labels)
     else:
         yield from images.read(path, image_size)
+
+
+def _check_own_size(data: str, size: int, image_size: int | None) -> None:
+    if image_size not in (None, size):
+        raise RecipeError(
+            f"--image-size {image_size}: the images of {data} have {size} pixels; only pictures "
+            "of your own are resized"
+        )
 
 
 def _expanded(given: str) -> Path:

@@ -26,7 +26,7 @@ PRIOR = 200  # images' weight of the correlations of natural images, 1/f, in eve
 CHANCE = 1e-15  # that two unrelated signatures pass for alike
 HIGHEST = 0.95  # threshold, however few dimensions the images have
 BLOCK = 2048  # images whose signatures are compared at once with as many others
-MATCHES = 8  # of one image that are taken in a block, the best; more only if both see it so
+MATCHES = 8  # the best of one image that are looked at, of very many
 
 Progress = Callable[[int, int], None]
 
@@ -72,17 +72,22 @@ def signatures(chunks: Iterable[Tensor]) -> Signatures:
     )
 
 
-def candidates(found: Signatures, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
-    """Rows (n,) and columns (n,), row < column, of the pairs over the threshold, mirrored or not.
+def candidates(
+    found: Signatures, progress: Progress | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (n,) and columns (n,), row < column, of the pairs over the threshold, and their cosines.
+
+    The cosine is that with the mirrored image, if that is larger.
 
     All pairs are compared, in blocks: the time grows with the square of the number of images,
-    the memory does not. Where one image has very many matches the best of each block are given.
+    the memory does not. Where an image has very many matches the best of each block are given.
     `progress` is told how many blocks are done, and of how many.
     """
     count = len(found.even)
     blocks = [(i, j) for i in range(0, count, BLOCK) for j in range(i, count, BLOCK)]
     buffer = torch.empty(BLOCK * BLOCK)
     rows, columns = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+    cosines = [torch.empty(0)]
     for done, (i, j) in enumerate(blocks, 1):
         upper, left = slice(i, i + BLOCK), slice(j, j + BLOCK)
         shape = (min(BLOCK, count - i), min(BLOCK, count - j))
@@ -94,9 +99,10 @@ def candidates(found: Signatures, progress: Progress | None = None) -> tuple[Ten
         row, column = _best(alike, found.threshold)
         rows.append(row + i)
         columns.append(column + j)
+        cosines.append(alike[row, column])
         if progress:
             progress(done, len(blocks))
-    return torch.cat(rows), torch.cat(columns)
+    return torch.cat(rows), torch.cat(columns), torch.cat(cosines)
 
 
 def mirrored(found: Signatures, rows: Tensor, columns: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """From a recipe's model table to a network with its first weights."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from onecycle.datasets.dataset import Dataset
 from onecycle.model.davidnet import Davidnet
 from onecycle.model.dilated import Dilated
 from onecycle.model.resnet18 import Resnet18
@@ -16,18 +18,31 @@ IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
 
 
-def build(spec: ModelSpec, dataset: Dataset, seed: int) -> nn.Module:
-    """The network for `dataset`'s classes and image size, on the CPU.
+class Described(Protocol):
+    """What a network must know of the images: a Dataset says it, and so does a run's folder."""
 
-    It standardizes pixels with `dataset`'s statistics, or ImageNet's where the recipe says so.
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def mean(self) -> NDArray[np.float64]: ...
+    @property
+    def std(self) -> NDArray[np.float64]: ...
+
+
+def build(spec: ModelSpec, data: Described, seed: int) -> nn.Module:
+    """The network for the classes and image size of `data`, on the CPU.
+
+    It standardizes pixels with the statistics of `data`, or ImageNet's where the recipe says so.
     The weights are torch's defaults drawn from `seed`; no global random state is moved.
     """
-    mean, std = dataset.mean, dataset.std
+    mean, std = data.mean, data.std
     if spec.statistics == "imagenet":
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[spec.name](spec, len(dataset.classes), dataset.image_size, mean, std)
+        return NETWORKS[spec.name](spec, len(data.classes), data.image_size, mean, std)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -71,12 +71,20 @@ class GhostBatchNorm(nn.Module):
         self.step_var.add_(var, alpha=len(x))
         return y
 
-    def fold(self, images: int) -> None:
-        """Move the running statistics by those of the step's `images`, and forget the latter."""
-        self.running_mean.lerp_(self.step_mean / images, MOMENTUM)
-        self.running_var.lerp_(self.step_var / images, MOMENTUM)
-        self.step_mean.zero_()
-        self.step_var.zero_()
+    def fold(self, images: int, dropped: Tensor | None = None) -> None:
+        """Move the running statistics by those of the step's `images`, and forget the latter.
+
+        Where `dropped`, a truth on the device, holds, they stay as they were.
+        """
+        for running, step in (
+            (self.running_mean, self.step_mean),
+            (self.running_var, self.step_var),
+        ):
+            seen = step / images
+            running.lerp_(
+                seen if dropped is None else torch.where(dropped, running, seen), MOMENTUM
+            )
+            step.zero_()
 
 
 def group_sizes(images: int, groups: int) -> list[int]:

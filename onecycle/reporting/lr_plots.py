@@ -50,9 +50,9 @@ def _losses(axes: Axes, rows: Rows, first: bool) -> None:
 def _limit(axes: Axes, rows: Rows) -> None:
     """Show the descent large, and only the beginning of what follows."""
     smoothed = [row["smoothed"] for row in rows if math.isfinite(row["smoothed"])]
-    first, low = smoothed[0], min(smoothed, default=0.0)
-    if low < 0.9 * first:
-        axes.set_ylim(low - 0.2 * (first - low), first + 0.5 * (first - low))
+    fall = smoothed[0] - min(smoothed) if smoothed else 0.0
+    if fall > 0:
+        axes.set_ylim(min(smoothed) - 0.2 * fall, smoothed[0] + 0.5 * fall)
 
 
 def _accuracies(axes: Axes, rows: Rows, first: bool) -> None:
@@ -83,6 +83,5 @@ def _suggestions(axes: Axes, found: dict[str, Any]) -> None:
         )
         if len(each["lrs"]) > 1:
             axes.axvspan(min(each["lrs"]), max(each["lrs"]), color=colour, alpha=0.12, linewidth=0)
-    ends = [lr for lr in found["diverged_at"] if lr]
-    for i, lr in enumerate(ends):
+    for i, lr in enumerate(lr for lr in found["diverged_at"] if lr):
         axes.axvline(lr, color="black", linestyle=":", label=None if i else "diverged")

@@ -18,9 +18,16 @@ LONGEST_NAME = 28  # characters of a name in a figure
 DPI = 130  # pixels an inch of what is saved
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows, though pyplot doesn't know it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def blank(width: float, height: float) -> Figure:
     """An empty figure of `width` by `height` inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _Shown(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -41,37 +41,54 @@ def percent(accuracies: Spread) -> str:
     return f"{100 * accuracies.mean:.2f} ± {100 * (accuracies.high - accuracies.mean):.2f}"
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
+def markdown(results: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> str:
     """A table of the accuracies in `results`; the seeds of a recipe on a machine share a row.
 
-    Means, with the 95 % interval of the mean where there are several seeds.
+    Means, with the 95 % interval of the mean where there are several seeds. `reported` has what
+    the authors of a recipe say of it, in per cent on the original images, by recipe; such a recipe
+    has a row even before there is a result.
     """
-    lines = [
-        "| recipe | data | epochs | seeds | test % | train % | seconds | machine | parameters |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = "recipe, reported test / train %, data, epochs, seeds, test %, train %, gap, seconds"
+    columns += ", machine, parameters"
+    lines = ["| " + columns.replace(", ", " | ") + " |", "|" + "---|" * (columns.count(",") + 1)]
 
     def key(result: dict[str, Any]) -> tuple[str, ...]:
         return tuple(str(result[name]) for name in SAME)
 
-    for _, group in groupby(sorted(results, key=key), key):
-        rows = list(group)
-        one = rows[0]
-        test, train = (
-            percent(spread([row[name] for row in rows]))
-            for name in ("test_accuracy", "train_accuracy")
-        )
-        seconds = spread([row["seconds"] for row in rows]).mean
-        machine = f"{one['threads']} threads of {one['hardware']}, {one['precision']}"
-        lines.append(
-            f"| {one['recipe']} | {one['data']} | {one['epochs']:g} | {len(rows)} | {test} "
-            f"| {train} | {seconds:,.0f} | {machine} | {one['parameters']:,} |"
-        )
-    return "\n".join(lines)
+    done = [_row(list(group), reported) for _, group in groupby(sorted(results, key=key), key)]
+    ran = {result["recipe"] for result in results}
+    waiting = [[name, _said(name, reported)] + ["-"] * 9 for name in reported if name not in ran]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in done + waiting)])
 
 
-def fill(page: str, results: list[dict[str, Any]]) -> str:
+def _row(rows: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> list[str]:
+    one = rows[0]
+    spreads = {
+        name: spread([row[name] for row in rows])
+        for name in ("test_accuracy", "train_accuracy", "gap", "seconds")
+    }
+    return [
+        one["recipe"],
+        _said(one["recipe"], reported),
+        one["data"],
+        f"{one['epochs']:g}",
+        str(len(rows)),
+        percent(spreads["test_accuracy"]),
+        percent(spreads["train_accuracy"]),
+        f"{100 * spreads['gap'].mean:.2f}",
+        f"{spreads['seconds'].mean:,.0f}",
+        f"{one['threads']} threads of {one['hardware']}, {one['precision']}",
+        f"{one['parameters']:,}",
+    ]
+
+
+def _said(recipe: str, reported: dict[str, dict[str, str]]) -> str:
+    said = reported.get(recipe)
+    return f"{said['test']} / {said['train']}" if said else "-"
+
+
+def fill(page: str, results: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> str:
     """`page` with what stands between the two markers replaced by the table of `results`."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{markdown(results, reported)}\n{END}{after}"

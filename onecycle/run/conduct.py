@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.errors import DivergedError, InterruptedRun
+from onecycle.errors import DivergedError, InterruptedRun, OnecycleError, one_line
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.run import finish, record
-from onecycle.run.checkpoint import Checkpoint, Saver
+from onecycle.run.checkpoint import Checkpoint, Saver, every
 from onecycle.run.job import Job
 from onecycle.training import state as states
 from onecycle.training.loop import Step, fit
@@ -71,7 +71,8 @@ def conduct(
     """Run `job`, from `checkpoint` if given, yielding as it goes; its folder holds the results.
 
     Raises DivergedError when the loss is no longer finite, InterruptedRun after a signal (the
-    state is saved first), DiskError.
+    state is saved first), OnecycleError for a checkpoint that doesn't fit the recipe, DiskError,
+    also before the first step if the disk has no room for the run.
     """
     past: dict[str, Any] = {"seconds": 0.0, "train_seconds": 0.0, "journal_bytes": 0}
     if checkpoint:
@@ -81,11 +82,19 @@ def conduct(
     with closing(record.Journal(job.folder if first else None, past["journal_bytes"])) as journal:
         state = states.create(job.recipe, job.dataset, job.machine, job.seed)
         table = timetable(job.recipe, len(job.dataset.train))
+        saver = _saver(job, table, checkpoint) if first else None
+        if saver:
+            saver.check_space(state)
         if checkpoint:
-            state.load(checkpoint.tensors, checkpoint.step)
-            journal.write("resume", step=checkpoint.step, damaged=checkpoint.damaged)
+            _take_over(state, checkpoint, table)
+            journal.write(
+                "resume",
+                step=checkpoint.step,
+                cut_lines=journal.cut,
+                damaged=checkpoint.damaged,
+                forced=job.forced,
+            )
         clock = _Clock(past["train_seconds"], state.step)
-        saver = Saver(job.folder) if first else None
         live = _Live(job, state, journal, saver, clock, table, started)
         with _signals() as caught:
             yield from _steps(live, caught)
@@ -93,6 +102,26 @@ def conduct(
         journal.write("finished", **{k: v for k, v in summary.items() if k.endswith("accuracy")})
         journal.make_durable()
         yield Finished(summary)
+
+
+def _saver(job: Job, table: Timetable, checkpoint: Checkpoint | None) -> Saver:
+    often = every(job.save_every, table.steps_per_epoch) if job.save_every else None
+    return Saver(job.folder, often, [checkpoint.step] if checkpoint else [])
+
+
+def _take_over(state: states.TrainState, checkpoint: Checkpoint, table: Timetable) -> None:
+    """Put `checkpoint` into `state`; OnecycleError if it is another network's or too far on."""
+    if not 0 <= checkpoint.step <= table.total_steps:
+        raise OnecycleError(
+            f"the checkpoint is of step {checkpoint.step}, and the recipe has {table.total_steps}"
+        )
+    try:
+        state.load(checkpoint.tensors, checkpoint.step)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise OnecycleError(
+            f"the checkpoint of step {checkpoint.step} doesn't fit the recipe: "
+            f"{one_line(error)[:200]}"
+        ) from error
 
 
 def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
@@ -110,7 +139,7 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
         if job.ranks.world > 1:
             # All processes stop at one step, which they agree on at times that all know.
             stop = (epoch_ends or step.step % flush == 0) and job.ranks.any(stop)
-        due = live.saver is not None and live.saver.due()
+        due = live.saver is not None and live.saver.due(step.step)
         if len(pending) >= flush or epoch_ends or stop or due:
             _write_steps(live, pending)
             yield _progress(live, step)
@@ -149,9 +178,10 @@ def _write_steps(live: _Live, pending: list[Step]) -> None:
     for step in pending:
         loss = float(step.loss)
         if not np.isfinite(loss):
+            last = live.saver.last() if live.saver else f"see {live.job.folder}"
             raise DivergedError(
-                f"the loss is {loss} at step {step.step} (lr {step.lr:.3g}): start anew with a "
-                f"lower schedule.lr_peak; the last save is kept in {live.job.folder}"
+                f"the loss or its gradient is no longer finite at step {step.step} (loss {loss}, "
+                f"lr {step.lr:.3g}): start anew with a lower schedule.lr_peak; {last}"
             )
         live.journal.write(
             "step",

@@ -19,3 +19,5 @@ class Job:
     seed: int
     folder: Path
     ranks: Ranks = ALONE
+    save_every: str | None = None  # as `checkpoint.every` reads it
+    forced: tuple[str, ...] = ()  # what is no longer as it was, in a run that goes on all the same

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,10 @@ def new_folder(recipe_name: str, out: Path | None) -> Path:
         with files.disk_errors(out, "use the folder"):
             if out.exists() and not out.is_dir():
                 raise RecipeError(f"--out {out} is a file: name a folder")
-            if out.exists() and any(out.iterdir()):
-                raise RecipeError(
-                    f"--out {out} is not empty: choose another, or go on with --resume {out}"
-                )
-        return files.make_folder(out)
+            if (out / files.LOCK_NAME).is_file():
+                files.FolderLock(out).release()  # if it can't be had, that names who has it
+        check_empty(files.make_folder(out))
+        return out
     runs = files.make_folder(Path("runs"))
     taken = [re.fullmatch(rf"{re.escape(recipe_name)}-(\d+)", p.name) for p in runs.iterdir()]
     number = max((int(match[1]) for match in taken if match), default=0) + 1
@@ -55,6 +54,32 @@ def new_folder(recipe_name: str, out: Path | None) -> Path:
         return folder
 
 
+def check_empty(out: Path) -> None:
+    """RecipeError if there is anything in `out` but its lock."""
+    with files.disk_errors(out, "read"):
+        if any(path.name != files.LOCK_NAME for path in out.iterdir()):
+            raise RecipeError(
+                f"--out {out} is not empty: choose another, or go on with --resume {out}"
+            )
+
+
+def newest_unfinished(runs: Path) -> Path:
+    """The folder of the run under `runs` that was written to last, of those not finished.
+
+    Raises RecipeError if there is none.
+    """
+    with files.disk_errors(runs, "read"):
+        found = [
+            (max((p.stat().st_mtime_ns for p in folder.rglob(EVENTS)), default=0), folder)
+            for folder in (runs.iterdir() if runs.is_dir() else ())
+            if (folder / ENVIRONMENT).is_file() or (folder / SEEDS).is_file()
+            if not (folder / SUMMARY).exists()
+        ]
+    if not found:
+        raise RecipeError(f"--resume: no unfinished run is in {runs.resolve()}: name its folder")
+    return max(found)[1]
+
+
 class Journal:
     """`events.jsonl`: a line of JSON for each thing that happened, in order.
 
@@ -68,32 +93,63 @@ class Journal:
         Without a folder it is kept nowhere: of several processes one writes.
 
         What lies past the checkpoint that a run goes on from is cut, so that the journal agrees
-        with the weights.
+        with the weights; `cut` counts these lines, a last one that is not whole included.
         """
         self.path = folder / EVENTS if folder else Path(tempfile.gettempdir())
         self.epochs: list[dict[str, Any]] = []
+        self.cut = 0
         self._sums: dict[int, list[float]] = {}  # epoch -> loss times images, correct, images
+        self._size = keep_bytes if folder else 0
         with files.disk_errors(self.path, "write"):
-            # Held open for the run.
-            self._file = open(self.path, "a+b") if folder else tempfile.TemporaryFile()  # noqa: SIM115
-            self._file.truncate(keep_bytes if folder else 0)
+            # Held open for the run, and without a buffer that could hold back part of a line.
+            self._file: IO[bytes] = (
+                open(self.path, "a+b", buffering=0)  # noqa: SIM115
+                if folder
+                else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            )
+        try:
+            self._take_up()
+        except DiskError:
+            self._file.close()
+            raise
+
+    def _take_up(self) -> None:
+        """Read the lines that are kept, and cut the others off."""
+        with files.disk_errors(self.path, "read"):
             self._file.seek(0)
-            for line in self._file:
+            content = self._file.read()
+        kept, rest = content[: self._size], content[self._size :]
+        self.cut = len(rest.splitlines())
+        if len(kept) < self._size or (kept and not kept.endswith(b"\n")):
+            raise DiskError(f"cannot read {self.path}: it is shorter than when it was last saved")
+        try:
+            for line in kept.splitlines():
                 self._note(json.loads(line))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DiskError(f"cannot read {self.path}: it is damaged") from error
+        with files.disk_errors(self.path, "write"):
+            self._file.truncate(self._size)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append a line."""
+        """Append a line, whole or not at all. Raises DiskError."""
         row = {"event": event, **fields}
+        line = json.dumps(row).encode() + b"\n"
         with files.disk_errors(self.path, "write"):
-            self._file.write(json.dumps(row).encode() + b"\n")
-            self._file.flush()
+            try:
+                done = 0
+                while done < len(line):
+                    done += self._file.write(line[done:])
+            except OSError:
+                self._file.truncate(self._size)
+                raise
+        self._size += len(line)
         self._note(row)
 
     def make_durable(self) -> int:
         """Force the lines onto the disk; their size in bytes."""
         with files.disk_errors(self.path, "write"):
             os.fsync(self._file.fileno())
-            return self._file.tell()
+            return self._size
 
     def close(self) -> None:
         """Close the file."""
@@ -170,8 +226,9 @@ def read_predictions(folder: Path, part: str) -> tuple[NDArray[np.float32], NDAr
 
 def _read_array(path: Path) -> NDArray[Any]:
     try:
-        with files.disk_errors(path, "read"):
-            loaded: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with files.disk_errors(path, "read"), open(path, "rb") as file:
+            # Reads an array and nothing else that `np.load` would.
+            loaded: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
         raise DiskError(f"cannot read {path}: no whole array ({error})") from error
     return loaded

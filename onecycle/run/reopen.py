@@ -1,10 +1,13 @@
 """A run's data and network, found again from its folder."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
@@ -42,21 +45,21 @@ def begun(run: str | PathLike[str]) -> Path:
 
 def dataset(
     folder: Path,
-    digest: str,
+    digest: str | None,
     progress: Callable[[int], None] | None = None,
     downloading: Downloading | None = None,
 ) -> Dataset:
     """The data that the run in `folder` was trained on, its validation part held out again.
 
-    `digest` is what the data must have; `progress` and `downloading` are told about the loading.
-    Raises DataError if the data is missing or no longer the same.
+    `digest` is what the data must have, if anything; `progress` and `downloading` are told about
+    the loading. Raises DataError if the data is missing or no longer the same.
     """
     made = files.read_json(folder / record.ENVIRONMENT)
     source = made["data"]["source"]
     # Runs of before there was a choice have none written down.
     skip_bad, size = made["data"].get("skip_bad", False), made["data"].get("image_size_asked")
     loaded = load_data(source, progress, downloading, skip_bad=skip_bad, image_size=size)
-    if loaded.digest != digest:
+    if digest is not None and loaded.digest != digest:
         raise DataError(
             f"{source} is not the data that {folder} was trained on "
             f"(digest {loaded.digest[:12]}, then {digest[:12]})"
@@ -91,12 +94,33 @@ def check_fits(folder: Path, data: Dataset) -> None:
         )
 
 
-def network(folder: Path, data: Dataset, machine: Machine) -> nn.Module:
-    """The run's network with its final weights, for `data` that fits it, on the machine's device.
+@dataclass(frozen=True)
+class Images:
+    """What a run's folder says of the images that its network takes; `Dataset` has the same."""
 
-    Raises DiskError if the weights are missing or damaged.
+    classes: tuple[str, ...]
+    image_size: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+def images(folder: Path) -> Images:
+    """What the run in `folder` was trained on, without the data itself. Raises DiskError."""
+    data = files.read_json(folder / record.ENVIRONMENT)["data"]
+    return Images(
+        classes=tuple(files.read_json(folder / record.CLASSES)),
+        image_size=data["image_size"],
+        mean=np.array(data["mean"]),
+        std=np.array(data["std"]),
+    )
+
+
+def network(folder: Path, machine: Machine) -> nn.Module:
+    """The run's network with its final weights, in eval mode, on the machine's device.
+
+    The run's folder is all that is needed. Raises DiskError if the weights are missing or damaged.
     """
-    model = build(book.find(str(folder / record.RECIPE)).model, data, seed=0)
+    model = build(book.find(str(folder / record.RECIPE)).model, images(folder), seed=0)
     path = folder / record.WEIGHTS
     with files.disk_errors(path, "read"):
         content = path.read_bytes()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
@@ -28,7 +29,7 @@ class Step:
     step: int  # completed steps, this one included
     epoch: int  # from 0
     lr: float
-    loss: Tensor  # mean over the batch
+    loss: Tensor  # mean over the batch; not finite if the step was dropped
     correct: Tensor  # images whose largest logit was their label's
     images: int
 
@@ -47,8 +48,12 @@ def fit(
     The rates and the length are those of `table`, by default the recipe's own timetable. What
     happens at a step is a function of (recipe, data, seed, table, step) and the state, so that
     breaking off, saving and going on changes nothing. Several processes see together the images
-    that one would see, each its share of whole ghost groups. Raises RecipeError if the recipe's
-    padding or cutout doesn't fit the images, or its ghost groups not the processes.
+    that one would see, each its share of whole ghost groups.
+
+    A step whose loss or gradient is not finite is dropped, and all that follow it: weights, moments
+    and running statistics stay as the step before left them, without the device being waited for.
+    Raises RecipeError if the recipe's padding or cutout doesn't fit the images, or its ghost groups
+    not the processes.
     """
     table = table or timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
@@ -58,6 +63,7 @@ def fit(
     rows = torch.from_numpy(dataset.train.rows)
     labels = torch.from_numpy(dataset.train.labels)
     fill = augment.fill_colour(recipe.augment, dataset.mean).to(machine.device)
+    dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
     epoch, plan = -1, None
     while state.step < table.total_steps:
         if plan is None or epoch != table.epoch(state.step):
@@ -81,8 +87,10 @@ def fit(
         work = _Work(recipe, machine, ranks, seed, state.step, len(batch))
         answers = labels[mine].to(machine.device)
         loss, correct = _gradients(work, model, part, images, answers)
-        _update(work, state, loss, correct)
-        yield Step(state.step, epoch, lr, loss, correct, len(batch))
+        dropped = _update(work, state, loss, correct, dropped)
+        # A gradient can be lost without the loss: then the loss tells of it, too.
+        told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
+        yield Step(state.step, epoch, lr, told, correct, len(batch))
 
 
 @dataclass(frozen=True)
@@ -201,18 +209,29 @@ def _dropout_stream(recipe: Recipe, seed: int, step: int, group: int) -> Iterato
         yield
 
 
-def _update(work: _Work, state: TrainState, loss: Tensor, correct: Tensor) -> None:
-    """Move the running statistics and the weights, and count the step."""
+def _update(
+    work: _Work, state: TrainState, loss: Tensor, correct: Tensor, dropped: Tensor
+) -> Tensor:
+    """Move the running statistics and the weights, and count the step; whether it was dropped.
+
+    A step is dropped if one before it was (`dropped`), or if anything in it is not finite.
+    """
     layers = list(norms(state.model))
     sums = [statistic for norm in layers for statistic in (norm.step_mean, norm.step_var)]
     work.ranks.add_up([*sums, loss, correct])
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    # One number that is finite only if all of them are; the device isn't waited for.
+    dropped = dropped | ~torch.isfinite(get_total_norm([*gradients, *sums, loss]))
     for norm in layers:
-        norm.fold(work.images)
+        norm.fold(work.images, dropped)
     for optimizer in state.optimizers:
         if work.machine.loss_scale != 1:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad.div_(work.machine.loss_scale)
+        # Fused optimizers leave weights and moments alone where this is 1 (as for a GradScaler).
+        optimizer.found_inf = dropped.float()  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad()
     state.step += 1
+    return dropped

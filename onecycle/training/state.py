@@ -34,7 +34,10 @@ class TrainState:
         return tensors
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Take over what `tensors()` gave at `step`; KeyError or RuntimeError if it doesn't fit."""
+        """Take over what `tensors()` gave at `step`.
+
+        KeyError, ValueError or RuntimeError if it doesn't fit.
+        """
         self.model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         )
@@ -51,6 +54,8 @@ class TrainState:
             if key.startswith("optimizer."):
                 name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
                 parameter = parameters[name]
+                if value.shape not in (parameter.shape, torch.Size()):
+                    raise ValueError(f"{key} has the shape {tuple(value.shape)}")
                 # A fused step needs the strides of its parameter.
                 like = parameter if value.shape == parameter.shape else value
                 kept = torch.empty_like(like, device=parameter.device, requires_grad=False)

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-SMOOTHING = 0.9
-WORSE = 1.5
+SMOOTHING = 0.9  # part of the past that is kept
+WORSE = 1.5  # times the lowest loss: diverged
 FIRST, LAST = 0.1, 0.05  # parts of a curve that no rule looks at, as in fastai
-DESCENT, NOISES = 0.05, 4.0  # the least fall: of the first loss, and of its noise
-SLIDE_WIDTH, SLIDE_SLOPE = 15, 0.005
-DONE = 0.9  # of the descent
-LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at
-TURN = 0.1  # of the fall
+LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at in which a rate is refused
+TURN = 0.1  # part of its fall by which a loss must rise again for its end to be no edge
+LEAST_FALL, NOISES = 0.05, 4.0  # of the first loss, and of its noise: less is no fall
+DONE = 0.9  # part of the fall at which `descent` finds the rate
+SLIDE_WIDTH, SLIDE_SLOPE = 15, 0.005  # fastai's
 
 
 def smooth(losses: Sequence[float]) -> Values:
@@ -182,7 +182,7 @@ def flat(tests: Sequence[Test]) -> str:
         fall, least = 0.0, 0.0
         if len(test.values):
             fall = test.values[0] - test.values.min()
-            least = max(DESCENT * test.values[0], NOISES * test.noise)
+            least = max(LEAST_FALL * test.values[0], NOISES * test.noise)
         if fall <= least:
             if test.diverged:
                 return f"the loss rose from the first rate on: lower --start below {test.first:.2g}"

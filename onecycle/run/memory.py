@@ -1,0 +1,37 @@
+"""Running out of memory, explained."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from onecycle.errors import OnecycleError
+from onecycle.machine import Machine
+from onecycle.recipe.schema import Recipe
+
+# What PyTorch's allocators say: CUDA and MPS, the CPU's, cuDNN's.
+SAID = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
+@contextmanager
+def explained(recipe: Recipe, machine: Machine) -> Iterator[None]:
+    """Turn a lack of memory inside the block into an OnecycleError that says what to change.
+
+    The batch is never changed silently: that would be another recipe.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not isinstance(error, MemoryError) and not SAID.search(str(error)):
+            raise
+        group = f"ghost_batch {recipe.ghost_batch}" if recipe.ghost_batch else "no ghost batches"
+        smaller = max(1, recipe.batch_size // 2)
+        raise OnecycleError(
+            f"out of memory on {machine.device} with batch_size {recipe.batch_size} ({group}): "
+            f"close other programs, or try --set batch_size={smaller} (another recipe: its rates "
+            f"may need lowering, too){_less(recipe)}"
+        ) from error
+
+
+def _less(recipe: Recipe) -> str:
+    """Another way to need less: groups that can be computed one after another."""
+    return "" if recipe.ghost_batch else " or --set ghost_batch=64"

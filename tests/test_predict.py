@@ -1,0 +1,302 @@
+"""Prediction: any pictures in, the run's own words out, and nothing lost on the way."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import onecycle
+from onecycle import cli, files
+from onecycle.datasets import decode, digits
+from onecycle.errors import DataError, DiskError, RecipeError
+from onecycle.evaluation.calibration import fit_temperature, with_temperature
+from onecycle.run import record
+from onecycle.use import pictures
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def tests():
+    return digits.load().test
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, tests):
+    """`pics` with five digits, one of them in a folder below, and files to be passed over."""
+    for i, name in enumerate(["b.png", "a.png", "sub/c.PNG", "d.bmp", "e.gif"]):
+        path = tmp_path / "pics" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(tests.images(i, i + 1)[0]).save(path)
+    (tmp_path / "pics" / "notes.txt").write_text("not a picture")
+    Image.new("RGB", (40, 40)).save(tmp_path / "pics" / ".hidden.png")
+    return tmp_path / "pics"
+
+
+def copy_of(run, to):
+    """The run's folder once more, as links, to be changed."""
+    to.mkdir()
+    for path in run.path.iterdir():
+        (to / path.name).symlink_to(path)
+    return to
+
+
+def test_a_prediction_is_the_stored_one_at_the_fitted_temperature(digits_run, tests):
+    temperature = fit_temperature(*record.read_predictions(digits_run.path, "val"))
+    expected = with_temperature(digits_run.probabilities, temperature)
+    found = digits_run.predict(tests.images(), top=10, threads=1)
+    shares = np.zeros_like(expected)
+    for row, one in zip(shares, found, strict=True):
+        for label, share in one.top:
+            row[int(label)] = share
+        assert one.calibrated and one.label == one.top[0][0] and one.file == ""
+        assert list(one.top) == sorted(one.top, key=lambda each: -each[1])
+    assert temperature != pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(shares, expected, atol=1e-5)
+
+
+def test_no_training_data_is_needed_nor_a_validation_part(digits_run, tests, tmp_path, capsys):
+    run = copy_of(digits_run, tmp_path / "run")
+    (run / "environment.json").unlink()
+    made = files.read_json(digits_run.path / "environment.json")
+    made["data"]["source"] = "gone"
+    files.write_json(run / "environment.json", made | {"val_fraction": 0.0})
+    found = list(onecycle.predict(run, tests.images(0, 20), top=10, threads=1))
+    assert "not calibrated" in capsys.readouterr().err
+    for one, expected in zip(found, digits_run.probabilities, strict=False):
+        assert not one.calibrated
+        assert one.probability == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_paths_pictures_and_arrays_are_predicted_alike(digits_run, folder, tests):
+    image = tests.images(0, 1)[0]
+    path = folder / "b.png"
+    given = [path, str(path), Image.open(path), Image.fromarray(image), image, image[None]]
+    found = digits_run.predict(given, threads=1)
+    assert len({one.top for one in found}) == 1
+    assert [one.file for one in found] == [str(path)] * 2 + [""] * 4
+    for single in given:
+        (one,) = digits_run.predict(single, threads=1)
+        assert one.probability == pytest.approx(found[0].probability, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "PA", "HSV"]
+)
+def test_an_open_picture_is_treated_like_its_file(mode, tmp_path):
+    grey = Image.linear_gradient("L").resize((70, 50))
+    picture = Image.merge("RGB", [grey, grey.transpose(Image.Transpose.FLIP_TOP_BOTTOM), grey])
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 250)
+    elif mode == "PA":
+        picture = picture.convert("P").convert("PA")
+    else:
+        picture = picture.convert(mode)
+    if mode == "P":
+        picture.info["transparency"] = 3
+    found = decode.square(picture, SIZE)
+    assert found.shape == (SIZE, SIZE, 3) and found.dtype == np.uint8
+    picture.load()  # it is still open
+    form = {"CMYK": "tiff", "YCbCr": "tiff", "I;16": "png", "PA": None, "HSV": None}.get(
+        mode, "png"
+    )
+    if form:
+        picture.save(tmp_path / f"x.{form}")
+        content = (tmp_path / f"x.{form}").read_bytes()
+        np.testing.assert_array_equal(found, decode.look(content, SIZE).pixels)
+
+
+@pytest.mark.parametrize("form", ["jpg", "png", "tiff", "webp"])
+def test_an_open_picture_is_turned_upright_like_its_file(form, tmp_path):
+    grey = Image.linear_gradient("L").resize((SIZE, SIZE))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey.convert("RGB").save(tmp_path / f"x.{form}", exif=exif)
+    path = tmp_path / f"x.{form}"
+    with Image.open(path) as picture:
+        found = decode.square(picture, SIZE)
+    np.testing.assert_array_equal(found, decode.look(path.read_bytes(), SIZE).pixels)
+    assert found[0, 0, 0] > found[0, -1, 0] + 200, "its top is at the right now"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (np.zeros((8, 8, 3)), RecipeError, "float64"),
+        (np.zeros((8, 8), np.uint8), RecipeError, r"\(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), RecipeError, r"\(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), DataError, "no pixels"),
+        (3, RecipeError, "a int"),
+        (Image.new("F", (8, 8)), DataError, "mode F"),
+        (np.zeros((0, 8, 8, 3), np.uint8), DataError, "no images"),
+    ],
+    ids=str,
+)
+def test_what_is_no_picture_is_refused_in_a_line(digits_run, wrong, error, said):
+    with pytest.raises(error, match=said):
+        digits_run.predict([wrong], threads=1)
+
+
+def test_a_folder_is_walked_in_order_and_suffixes_tell_images(folder):
+    found = [one.name for one in pictures.decoded([folder], SIZE)]
+    expected = ["a.png", "b.png", "d.bmp", "e.gif", "sub/c.PNG"]
+    assert found == [str(folder / name) for name in expected]
+
+
+def test_a_link_to_a_folder_is_not_walked_into(folder):
+    (folder / "sub" / "loop").symlink_to(folder)
+    (folder / "sub" / "same.png").symlink_to(folder / "a.png")
+    found = [one.name for one in pictures.decoded([folder / "sub"], SIZE)]
+    assert found == [str(folder / "sub" / name) for name in ("c.PNG", "same.png")]
+
+
+def test_only_some_pictures_are_held_at_a_time(monkeypatch):
+    monkeypatch.setattr(pictures, "TOGETHER", 2)
+    asked = 0
+
+    def endless():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield np.zeros((4, 4, 3), np.uint8)
+
+    found = pictures.decoded(endless(), SIZE)
+    for _ in range(50):
+        next(found)
+    found.close()
+    assert asked <= 50 + 2 * (2 * pictures.MOST_THREADS + 2)
+
+
+def test_json_is_a_list_of_objects(command, digits_run, folder):
+    code, out, err = command("predict", digits_run.path, folder, "--json", "--top", "2")
+    assert code == 0 and "temperature" in err
+    rows = json.loads(out)
+    assert [row["file"][-5:] for row in rows] == ["a.png", "b.png", "d.bmp", "e.gif", "c.PNG"]
+    for row in rows:
+        assert set(row) == {"file", "label", "probability", "top", "calibrated"}
+        assert [set(each) for each in row["top"]] == [{"label", "probability"}] * 2
+        assert row["top"][0] == {"label": row["label"], "probability": row["probability"]}
+        assert 0 <= row["probability"] <= 1 and row["calibrated"] is True
+    api = digits_run.predict(folder, top=2, threads=1)
+    assert [one.to_dict()["label"] for one in api] == [row["label"] for row in rows]
+
+
+def test_csv_has_a_row_a_file(command, digits_run, folder):
+    code, out, err = command("predict", digits_run.path, folder, "--csv", "--top", "99", "-q")
+    assert code == 0 and err == ""
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 5 and rows[0]["calibrated"] == "True"
+    shares = [rows[0]["probability"], *(rows[0][f"probability_{i}"] for i in range(2, 11))]
+    assert sum(map(float, shares)) == pytest.approx(1, abs=1e-5)
+
+
+def test_names_are_read_from_stdin(command, digits_run, folder):
+    names = f"{folder / 'b.png'}\n\n{folder / 'sub'}\r\n".encode()
+    code, out, _ = command("predict", digits_run.path, folder / "d.bmp", "-", stdin=names)
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "probabilities are calibrated"
+    assert [line.split("/")[-1] for line in lines[1:]] == ["d.bmp", "b.png", "c.PNG"]
+
+
+def test_a_bad_file_is_named_and_the_rest_go_on(command, digits_run, folder):
+    whole = (folder / "a.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").touch()
+    os.mkfifo(folder / "pipe.png")
+    code, out, err = command("predict", digits_run.path, folder, "nowhere.png", "--json", "-q")
+    assert code == 3 and len(json.loads(out)) == 5
+    bad = [line.split(": ")[1].split("/")[-1] for line in err.splitlines()]
+    assert bad[:4] == ["cut.png", "empty.jpg", "pipe.png", "nowhere.png"]
+    assert "4" in err.splitlines()[4] and err.count("\n") == 5
+    one = digits_run.predict("nowhere.png", threads=1)[0]
+    assert one.top == () and "No such file" in one.problem
+    with pytest.raises(DataError, match=r"nowhere.png: No such file"):
+        one.label  # noqa: B018
+
+
+def test_odd_names_stay_on_a_line(command, digits_run, folder, tmp_path):
+    run = copy_of(digits_run, tmp_path / "run")
+    (run / "classes.json").unlink()
+    names = ["two\nlines", "red\x1b[31m", "\u202eleft", "Ünï 数", *(f"{i}" for i in range(6))]
+    files.write_json(run / "classes.json", names)
+    odd = "line\nbreak\x1b[2J.png"
+    (folder / "a.png").rename(folder / odd)
+    (folder / "b.png").rename(folder / os.fsdecode(b"\xff.png"))
+    (folder / "bad\n.png").write_text("")
+    for form in ((), ("--csv",)):
+        code, out, err = command("predict", run, folder, "--top", "10", *form)
+        assert code == 3 and len(out.splitlines()) == 6 and len(err.splitlines()) == 3
+        assert all(c.isprintable() or c == "\n" for c in out + err)
+        assert r"line\nbreak\x1b[2J.png" in out and r"\udcff.png" in out
+        assert r"two\nlines" in out and "Ünï 数" in out
+    rows = json.loads(command("predict", run, folder, "--json")[1])
+    assert str(folder / odd) in [row["file"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["RUN", "empty"], 3, "no images there"),
+        (["RUN", "-"], 3, "no images there"),
+        (["RUN"], 2, "name image files or folders"),
+        (["RUN", "empty", "--topp", "3"], 2, "--topp: no such option"),
+        (["RUN", "empty", "--top", "0"], 2, "--top 0"),
+        (["RUN", "empty", "--csv", "--json"], 2, "choose one"),
+        (["nowhere", "empty"], 2, "nowhere: no run is there"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_ends_in_a_line(command, digits_run, tmp_path, arguments, code, said):
+    (tmp_path / "empty").mkdir()
+    arguments = [digits_run.path if each == "RUN" else each for each in arguments]
+    found, out, err = command("predict", *arguments, "-q")
+    assert (found, out) == (code, "") and said in err and err.count("\n") == 1
+
+
+def test_damaged_weights_are_named(digits_run, tmp_path):
+    run = copy_of(digits_run, tmp_path / "run")
+    (run / "model.safetensors").unlink()
+    with pytest.raises(DiskError, match=r"model.safetensors"):
+        onecycle.predict(run, "x.png")
+    (run / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(DiskError, match="not the weights of this run"):
+        onecycle.predict(run, "x.png")
+
+
+@pytest.mark.parametrize("lines", [1, 9999])
+def test_a_reader_that_stops_early_sees_no_traceback(lines):
+    code = f"""
+import sys
+from onecycle.cli import app
+app.app.command(lambda: print("x" * 99, *range({lines})), name="long")
+sys.argv = ["onecycle", "long"]
+app.main()
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.stderr, done.returncode) == (b"", 141)
