@@ -37,6 +37,8 @@ def write_run(folder, data, recipe=None, probabilities=None):
                 "val": 0,
                 "test": count,
                 "image_size": data.image_size,
+                "mean": data.mean.tolist(),
+                "std": data.std.tolist(),
                 "skipped": list(data.skipped),
             },
             "seed": 0,

@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from onecycle import files, progress
 from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.api.setup import Setup
@@ -49,6 +51,10 @@ class RangeTest:
     def points(self) -> list[dict[str, float]]:
         """A row a rate and seed: seed, lr, loss, accuracy and smoothed loss."""
         return record.read_table(self.path / record.LR_TABLE)
+
+    def curve(self) -> Figure:
+        """The loss (or accuracy) at each rate, with the rates found."""
+        return lr_plots.range_test(self.points, self.found)
 
 
 def find_lr(

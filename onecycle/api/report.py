@@ -15,7 +15,6 @@ from onecycle.api.evaluation import assess
 from onecycle.api.gallery import gallery
 from onecycle.api.summary import draw_schedule
 from onecycle.datasets.duplicates import Duplicates
-from onecycle.datasets.noise import noise
 from onecycle.errors import DataError, DiskError
 from onecycle.model import anatomy
 from onecycle.model.build import build
@@ -102,11 +101,10 @@ def _pictures(folder: Path, recipe: Recipe, show: progress.Show) -> dict[str, An
 
 def _layers(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """The layers of the run's network, which neither its data nor its weights are needed for."""
-    classes = files.read_json(folder / record.CLASSES)
-    size = files.read_json(folder / record.ENVIRONMENT)["data"]["image_size"]
+    images = reopen.images(folder)
     with torch.device("meta"):
-        network = build(recipe.model, noise(len(classes), size), seed=0)
-    return [asdict(layer) for layer in anatomy.layers(network, size)]
+        network = build(recipe.model, images, seed=0)
+    return [asdict(layer) for layer in anatomy.layers(network, images.image_size)]
 
 
 def _schedule(folder: Path, recipe: Recipe) -> Figure:

@@ -86,7 +86,7 @@ def render(folder: Path, contents: Contents) -> str:
 
 
 def command(folder: Path, recipe: dict[str, Any], environment: dict[str, Any]) -> str:
-    """The line that makes the run in `folder` again."""
+    """The command that makes the run in `folder` again, an option a line."""
     name, data = recipe["recipe"]["name"], environment["data"]
     known = name in book.names() and book.find(name).digest() == recipe["digest"]
     options: dict[str, Any] = {
@@ -99,14 +99,13 @@ def command(folder: Path, recipe: dict[str, Any], environment: dict[str, Any]) -
         "--precision": environment["machine"]["precision"],
         "--threads": environment["machine"]["threads"],
     }
-    words = [word for key, value in options.items() if value is not None for word in (key, value)]
-    words += ["--skip-bad"] if data.get("skip_bad") else []
-    processes = environment.get("processes", 1)
-    start = ["onecycle"]
+    lines = [f"{key} {shlex.quote(str(x))}" for key, x in options.items() if x is not None]
+    lines += ["--skip-bad"] if data.get("skip_bad") else []
+    start, processes = "onecycle", environment.get("processes", 1)
     if processes > 1:
-        start = ["torchrun", "--nproc-per-node", processes, "-m", "onecycle"]
-        words += ["--out", "FOLDER"]
-    return shlex.join(str(word) for word in (*start, "train", *words))
+        start = f"torchrun --nproc-per-node {processes} -m onecycle"
+        lines.append("--out FOLDER")
+    return " \\\n  ".join([f"{start} train", *lines])
 
 
 def _pictures(folder: Path, contents: Contents, summary: dict[str, Any]) -> dict[str, Shown]:
