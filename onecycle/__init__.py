@@ -4,6 +4,7 @@ from typing import Any
 
 __all__ = [
     "Ablation",
+    "Diagnosis",
     "Evaluation",
     "RangeTest",
     "Recipe",
@@ -11,6 +12,7 @@ __all__ = [
     "Run",
     "Runs",
     "ablate",
+    "doctor",
     "evaluate",
     "find_lr",
     "load",

@@ -1,6 +1,7 @@
 """The verbs as Python functions, and the Run that they return; a file for each kind of verb."""
 
 from onecycle.api.ablation import Ablation, ablate
+from onecycle.api.diagnosis import Diagnosis, doctor
 from onecycle.api.evaluation import Evaluation, evaluate
 from onecycle.api.handle import Run, load
 from onecycle.api.lr import RangeTest, find_lr
@@ -13,6 +14,7 @@ from onecycle.recipe.schema import Recipe
 
 __all__ = [
     "Ablation",
+    "Diagnosis",
     "Evaluation",
     "RangeTest",
     "Recipe",
@@ -20,6 +22,7 @@ __all__ = [
     "Run",
     "Runs",
     "ablate",
+    "doctor",
     "evaluate",
     "find_lr",
     "load",
