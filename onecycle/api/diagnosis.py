@@ -20,7 +20,12 @@ from onecycle.recipe import book
 from onecycle.run import checkpoint, record, reopen
 
 # The module that stands for an extra, and the extra.
-EXTRAS = {"captum": "explain", "cleanlab": "labels", "nbclient": "notebook"}
+EXTRAS = {
+    "captum": "explain",
+    "onnxruntime": "export",
+    "cleanlab": "labels",
+    "nbclient": "notebook",
+}
 FEW_BYTES = 1e9  # a disk with less free than that is worth a warning
 
 
