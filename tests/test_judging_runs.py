@@ -15,7 +15,7 @@ from onecycle.api import evaluation as api
 from onecycle.errors import DataError, DiskError, RecipeError
 from onecycle.evaluation import metrics
 from onecycle.reporting import plots
-from onecycle.run import record
+from onecycle.run import record, reopen
 
 FILES = ["confusion.csv", "confusion.png", "confusion_shares.csv", "evaluation.json"]
 FILES += ["per_class.csv", "per_class.png", "reliability.png"]
@@ -115,6 +115,19 @@ def test_other_data_of_the_same_classes_is_judged_and_kept_by_its_digest(
     assert found.figures["calibration"] != evaluate(run).figures["calibration"]
     monkeypatch.setattr(api, "probabilities", None)
     assert evaluate(run, other).figures == found.figures
+
+
+def test_a_network_found_again_predicts_what_the_run_kept(run, machine):
+    digest = run.summary["data_digest"]
+    data = reopen.dataset(run.path, digest)
+    assert data.digest == digest and len(data.val) == 18
+    network = reopen.network(run.path, data, machine)
+    assert not network.training
+    for part in ("test", "val"):
+        kept, labels = record.read_predictions(run.path, part)
+        again = api.probabilities(network, getattr(data, part), machine)
+        np.testing.assert_allclose(again, kept, atol=1e-6)
+        assert (labels == getattr(data, part).labels).all()
 
 
 def test_the_runs_own_data_is_known_again_wherever_it_lies(run, judged, tmp_path):

@@ -140,7 +140,7 @@ def _caption(picture: Picture) -> list[tuple[str, str]]:
     colour = RATE if picture.actual == picture.predicted else JUDGED
     figures = f"{picture.confidence:.1%}, loss {picture.loss:.2f}"
     if picture.quality is not None:
-        figures = f"{picture.confidence:.1%}, label quality {picture.quality:.2f}"
+        figures = f"{picture.confidence:.1%}, label quality {picture.quality:.2g}"
     name = PurePosixPath(picture.name).name or f"image {picture.index}"
     first = "labelled" if picture.quality is not None else "actual"
     return [
