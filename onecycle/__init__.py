@@ -5,6 +5,7 @@ from typing import Any
 __all__ = [
     "Ablation",
     "DataFacts",
+    "Diagnosis",
     "Evaluation",
     "Exported",
     "Gallery",
@@ -17,6 +18,7 @@ __all__ = [
     "Runs",
     "ablate",
     "data",
+    "doctor",
     "evaluate",
     "export",
     "find_lr",

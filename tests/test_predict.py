@@ -172,6 +172,15 @@ def test_a_link_to_a_folder_is_not_walked_into(folder):
     assert found == [str(folder / "sub" / name) for name in ("c.PNG", "same.png")]
 
 
+def test_a_name_that_cannot_be_looked_up_is_a_bad_file(folder):
+    (folder / "sub" / "circle.png").symlink_to("circle.png")
+    given = [folder / "sub", "x" * 999, "nul\0.png"]
+    found = {one.name[-10:]: one.pixels for one in pictures.decoded(given, SIZE)}
+    assert "symbolic links" in found.pop("circle.png")
+    assert "too long" in found.pop("x" * 10) and "null" in found.pop("nul\0.png")
+    assert all(not isinstance(pixels, str) for pixels in found.values())
+
+
 def test_only_some_pictures_are_held_at_a_time(monkeypatch):
     monkeypatch.setattr(pictures, "TOGETHER", 2)
     asked = 0

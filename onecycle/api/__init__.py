@@ -2,6 +2,7 @@
 
 from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.data import DataFacts, data
+from onecycle.api.diagnosis import Diagnosis, doctor
 from onecycle.api.evaluation import Evaluation, evaluate
 from onecycle.api.exporting import Exported, export
 from onecycle.api.gallery import Gallery, gallery
@@ -21,6 +22,7 @@ from onecycle.use.prediction import Prediction
 __all__ = [
     "Ablation",
     "DataFacts",
+    "Diagnosis",
     "Evaluation",
     "Exported",
     "Gallery",
@@ -33,6 +35,7 @@ __all__ = [
     "Runs",
     "ablate",
     "data",
+    "doctor",
     "evaluate",
     "export",
     "find_lr",

@@ -33,10 +33,11 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
     job = Job(setup.recipe, dataset, where, seed, folder, ranks, setup.save_every)
     with _one_writer(folder, ranks):
+        if ranks.first:
+            record.check_empty(folder)  # another run may have been quicker, and be over
         if setup.lr_auto:
             job = replace(job, recipe=with_found_rates(job, show))
         if ranks.first:
-            record.check_empty(folder)  # another run may have been quicker, and be over
             describe(job, setup.val_fraction, **setup.reading)
         with explained(job.recipe, where):
             expected = estimate.seconds(job.recipe, dataset, where) / ranks.world

@@ -3,6 +3,7 @@
 from onecycle.cli import (
     ablation,
     data,
+    diagnosis,
     evaluation,
     exporting,
     gallery,
@@ -19,6 +20,7 @@ from onecycle.cli.app import main
 __all__ = [
     "ablation",
     "data",
+    "diagnosis",
     "evaluation",
     "exporting",
     "gallery",

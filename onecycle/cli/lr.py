@@ -53,7 +53,8 @@ def find_lr(
     seed:
         The first of them.
     val_fraction:
-        Hold out this part of the training images and judge each rate on it: slower, less noisy.
+        Hold out this part of the training images and judge each rate on it: the test takes longer,
+        and batch norm's running statistics lag behind.
     out:
         The folder for lr_find.csv, .png and .json; by default the next free runs/RECIPE-lr-N.
     quiet:

@@ -131,16 +131,25 @@ def _stem(path: Path) -> str:
 def _named(name: str, downloading: fetch.Progress | None) -> Path:
     """CIFAR in `$ONECYCLE_DATA`, else in the cache's downloads, else downloaded there."""
     data = name.removesuffix("-coarse")
+    return located(data) or fetch.download(data, _downloads(), downloading)
+
+
+def _downloads() -> Path:
+    return cache.cache_folder() / "downloads"
+
+
+def located(name: str) -> Path | None:
+    """Where `cifar10` or `cifar100` is, in `$ONECYCLE_DATA` or else in the cache; None if nowhere.
+
+    Raises DataError if `$ONECYCLE_DATA` is set and doesn't hold it.
+    """
     given = os.environ.get("ONECYCLE_DATA")
-    place = _expanded(given) if given else cache.cache_folder() / "downloads"
-    found = _inside(place, data)
-    if found:
+    place = _expanded(given) if given else _downloads()
+    if (found := _inside(place, name)) or not given:
         return found
-    if not given:
-        return fetch.download(data, place, downloading)
-    problem = f"holds nothing named {data}*" if place.exists() else "does not exist"
+    problem = f"holds nothing named {name}*" if place.exists() else "does not exist"
     raise DataError(
-        f"{name}: ONECYCLE_DATA={given} {problem}: set it to the folder or archive of {data}, "
+        f"{name}: ONECYCLE_DATA={given} {problem}: set it to the folder or archive of {name}, "
         "pass --data PATH, or try --data digits"
     )
 

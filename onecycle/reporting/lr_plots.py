@@ -48,11 +48,12 @@ def _losses(axes: Axes, rows: Rows, first: bool) -> None:
 
 
 def _limit(axes: Axes, rows: Rows) -> None:
-    """Show the descent large, and only the beginning of what follows."""
+    """Show the descents large, and only the beginning of what follows."""
     smoothed = [row["smoothed"] for row in rows if math.isfinite(row["smoothed"])]
-    fall = smoothed[0] - min(smoothed) if smoothed else 0.0
-    if fall > 0:
-        axes.set_ylim(min(smoothed) - 0.2 * fall, smoothed[0] + 0.5 * fall)
+    start = max((row["smoothed"] for row in rows if row["lr"] == rows[0]["lr"]), default=0.0)
+    if smoothed and start > min(smoothed):
+        fall = start - min(smoothed)
+        axes.set_ylim(min(smoothed) - 0.2 * fall, start + 0.3 * fall)
 
 
 def _accuracies(axes: Axes, rows: Rows, first: bool) -> None:

@@ -169,6 +169,21 @@ class Journal:
             self.epochs.append({k: v for k, v in row.items() if k != "event"})
 
 
+def read_journal(folder: Path) -> tuple[int, int]:
+    """Lines and bytes of the journal in `folder`. Raises DiskError if a line is not whole."""
+    path = folder / EVENTS
+    content = files.read_bytes(path)
+    lines = content.splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            whole = "event" in json.loads(line)
+        except (ValueError, TypeError, RecursionError):
+            whole = False
+        if not whole or (number == len(lines) and not content.endswith(b"\n")):
+            raise DiskError(f"cannot read {path}: line {number} is not whole")
+    return len(lines), len(content)
+
+
 def write_metrics(folder: Path, journal: Journal) -> None:
     """`metrics.csv`: a row an epoch."""
     write_table(folder / METRICS, journal.epochs)

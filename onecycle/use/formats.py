@@ -126,9 +126,8 @@ def _safetensors(trained: Trained, details: dict[str, str]) -> bytes:
 
 def _rebuilt(trained: Trained, content: bytes) -> nn.Module:
     """The classifier that is in a safetensors file, made without the run's own weights."""
-    network = build(
-        book.find(str(trained.folder / record.RECIPE)).model, reopen.images(trained.folder), seed=0
-    )
+    recipe = book.find(str(trained.folder / record.RECIPE))
+    network = build(recipe.model, reopen.images(trained.folder), seed=0)
     network.load_state_dict(load(content))
     return Classifier(network, trained.temperature).eval()
 

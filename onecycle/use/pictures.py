@@ -63,8 +63,7 @@ def _single(given: Given) -> Iterator[Single]:
     elif isinstance(given, Image.Image):
         yield given
     elif isinstance(given, str | os.PathLike):
-        path = Path(given)
-        yield from _walk(path) if path.is_dir() else [path]
+        yield from _walk(Path(given)) if _is_folder(given) else [Path(given)]
     else:
         raise RecipeError(f"a {type(given).__name__}: give paths, PIL images or uint8 arrays")
 
@@ -82,8 +81,12 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(folder / entry.name)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not _is_folder(entry.path):
             yield folder / entry.name
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises where it may not look)
 
 
 def _decoded(task: list[Single], size: int) -> list[Picture]:
