@@ -109,11 +109,11 @@ def test_a_map_is_laid_over_the_image():
     heat = np.zeros((4, 4), dtype=np.float32)
     heat[0, 0] = 5
     grey = np.full((32, 32, 3), 100, dtype=np.uint8)
-    tile = drawing._tile(picture(pixels=grey, heat=heat))
+    tile = drawing.enlarged(picture(pixels=grey, heat=heat))
     assert tile.shape == (128, 256, 3) and (tile[:, :128] == 100).all()
     over = tile[:, 128:].astype(int)
     assert over[0, 0].sum() > over[-1, -1].sum() + 200
-    nothing = drawing._tile(picture(pixels=grey, heat=np.zeros((4, 4), dtype=np.float32)))
+    nothing = drawing.enlarged(picture(pixels=grey, heat=np.zeros((4, 4), dtype=np.float32)))
     assert (nothing[:, 128:] == nothing[0, 128]).all()
 
 

@@ -1,5 +1,7 @@
 """Where a network looked: Grad-CAM (Selvaraju et al. 2017) by captum."""
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +20,10 @@ def class_maps(
     `images` (n, H, W, 3), `targets` (n,); gives (n, h, w), nothing below 0. The model is used in
     eval mode, left in the mode in which it was found. Raises MissingExtraError without captum.
     """
-    attribution = need("captum.attr", "explain", "a class activation map")
+    with warnings.catch_warnings():
+        # captum's progress bars, which are not shown here, miss widgets in a notebook.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        attribution = need("captum.attr", "explain", "a class activation map")
     training = model.training
     model.eval()
     try:

@@ -81,7 +81,7 @@ def gather(
 
 def page(pictures: Sequence[Picture], title: str) -> Figure:
     """A figure of all `pictures`, enlarged without smoothing, each above its caption."""
-    tiles = [tile(picture) for picture in pictures]
+    tiles = [enlarged(picture) for picture in pictures]
     height, width = (max((tile.shape[i] for tile in tiles), default=SIDE) for i in (0, 1))
     columns = max(3, min(10, math.ceil(math.sqrt(len(pictures)))))
     step_x = max(width, CELL) + GAP
@@ -151,7 +151,7 @@ def _caption(picture: Picture) -> list[tuple[str, str]]:
     ]
 
 
-def tile(picture: Picture) -> NDArray[np.uint8]:
+def enlarged(picture: Picture) -> NDArray[np.uint8]:
     """The image enlarged without smoothing, and to its right the same under its map, if any."""
     times = max(1, SIDE // len(picture.pixels))
     large = picture.pixels.repeat(times, axis=0).repeat(times, axis=1)

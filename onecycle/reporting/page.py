@@ -17,7 +17,7 @@ from onecycle import files
 from onecycle.recipe import book
 from onecycle.reporting import architecture, evaluation_plots, lr_plots, plots
 from onecycle.reporting.card import Chapter
-from onecycle.reporting.gallery import Picture, tile
+from onecycle.reporting.gallery import Picture, enlarged
 from onecycle.run import record
 
 SCREEN = 96 / plots.DPI  # CSS pixels that a figure's pixel takes, so that fine screens show all
@@ -170,7 +170,7 @@ def _pictures(folder: Path, contents: Contents, summary: dict[str, Any]) -> dict
 
 def _mistake(picture: Picture) -> Shown:
     content = io.BytesIO()
-    Image.fromarray(tile(picture)).save(content, format="PNG", optimize=True)
+    Image.fromarray(enlarged(picture)).save(content, format="PNG", optimize=True)
     alt = f"Test image {picture.index}: {picture.actual}, taken for {picture.predicted}."
     if picture.heat is not None:
         alt += " Right of it, where the network looked."
