@@ -115,7 +115,7 @@ def test_augmented_images_are_those_that_the_loop_gives_the_network(
         batches.append(images.numpy())
         return 0, 0
 
-    def count(work, state, loss, correct):
+    def count(work, state, *_):
         state.step += 1
 
     monkeypatch.setattr(loop, "_gradients", record)

@@ -8,7 +8,7 @@ import pytest
 
 import onecycle
 from onecycle import cli
-from onecycle.datasets.dataset import LARGEST
+from onecycle.datasets.decode import LARGEST
 from onecycle.errors import DiskError, RecipeError
 from onecycle.recipe import book
 from onecycle.run import estimate
