@@ -6,7 +6,8 @@
 - 16-bit grey becomes 8 bits by value / 257, rounded; of 16-bit colour Pillow reads the high byte.
   32-bit integers and floats (Pillow's modes I and F) have no known range and are refused.
 - Of an animation or several pages the first picture is taken.
-- More than 50 million pixels are refused, and files that are truncated or damaged in any way.
+- More than 50 million pixels are refused, and files that Pillow finds truncated or damaged (it
+  can't see every damage: JPEG, BMP and PPM hold no checksum).
 - Images that are all square and of one size from 16 to 128 pixels are kept as they are. Otherwise
   each is scaled to a shorter side of S pixels, up or down, and its centre of S x S is taken. S is
   the image size asked for, else the largest of 32, 48, 64, 96 and 128 that is not above the
