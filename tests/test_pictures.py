@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from onecycle.api.data import DataFacts
@@ -113,10 +114,11 @@ def test_augmented_images_are_those_that_the_loop_gives_the_network(
 
     def record(work, model, part, images, labels):
         batches.append(images.numpy())
-        return 0, 0
+        return torch.zeros(()), torch.zeros(())
 
     def count(work, state, *_):
         state.step += 1
+        return torch.zeros((), dtype=torch.bool)
 
     monkeypatch.setattr(loop, "_gradients", record)
     monkeypatch.setattr(loop, "_update", count)
