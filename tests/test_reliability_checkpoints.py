@@ -66,6 +66,12 @@ def test_flipped_bits_and_truncations_are_refused_and_the_one_before_is_used(sta
     assert checkpoint.newest(tmp_path).step == 9
 
 
+def test_even_a_last_line_break_that_is_lost_is_refused(state, tmp_path):
+    path = saved(state, tmp_path) / "step-00000009.json"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert checkpoint.newest(tmp_path).step == 8
+
+
 def test_a_damaged_checkpoint_and_the_one_used_are_both_named(
     tiny, make_recipe, machine, tmp_path, capsys
 ):
