@@ -1,11 +1,14 @@
 """What the tests share: data and a recipe small enough to train in milliseconds."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import onecycle
+from onecycle import cli
 from onecycle.datasets import fetch
 from onecycle.datasets.dataset import Dataset, Split
 from onecycle.machine import Machine
@@ -22,6 +25,23 @@ def apart(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Runs the command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

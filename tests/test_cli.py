@@ -12,29 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onecycle import api, cli, files
+from onecycle import api, files
 from onecycle.api import RangeTest
 from onecycle.recipe import book
 from onecycle.run import find_lr, record
 
 QUICK = ["--set", "model.width=4", "--epochs", "0.5", "--precision", "fp32", "--threads", "1"]
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Runs the command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def picture(seed=0, size=16):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
 from importlib import import_module
 
@@ -11,29 +10,12 @@ import pytest
 from PIL import Image
 
 import onecycle
-from onecycle import cli, progress
+from onecycle import progress
 from onecycle.datasets import duplicates, facts
 from onecycle.datasets.duplicates import Duplicates, Pair
 from onecycle.errors import RecipeError
 
 NONE = Duplicates((), ())
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Runs the command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
