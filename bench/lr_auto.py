@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, tuple[list[str], list[float]]] = {
     ),
     "sgd": (
         ["optimizers={sgd={momentum=0.9,nesterov=true}}", GROUPS % ("sgd", "sgd", 5e-4)],
-        [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0],
+        [3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0],
     ),
 }
 
