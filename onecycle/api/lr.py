@@ -11,8 +11,8 @@ from onecycle.datasets.load import load as load_data
 from onecycle.errors import RecipeError
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
-from onecycle.run import find_lr as tests
 from onecycle.run import record
+from onecycle.run.find_lr import Sweep, choose_sweep, curves, judge, rows
 from onecycle.run.job import Job
 from onecycle.training.loop import check_sizes
 
@@ -90,7 +90,7 @@ def find_lr(
     if val_fraction:
         dataset = dataset.hold_out(val_fraction, seed)
     check_sizes(chosen, dataset)
-    sweep = tests.choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
+    sweep = choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: give at least 1")
     folder = record.new_folder(f"{chosen.name}-lr", Path(out) if out else None)
@@ -101,17 +101,17 @@ def find_lr(
         lock.release()
 
 
-def sweep_into(job: Job, sweep: tests.Sweep, seeds: int, show: progress.Show) -> RangeTest:
+def sweep_into(job: Job, sweep: Sweep, seeds: int, show: progress.Show) -> RangeTest:
     """Do the range test of `job` and keep it in its folder; raises as `find_lr`."""
     show.sweeping(job, sweep, seeds)
     with show:
-        curves = tests.curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
-    rows = [row for curve in curves for row in tests.rows(curve)]
-    found = tests.judge(curves, sweep, job.recipe)
-    record.write_table(job.folder / record.LR_TABLE, rows)
+        made = curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
+    table = [row for curve in made for row in rows(curve)]
+    found = judge(made, sweep, job.recipe)
+    record.write_table(job.folder / record.LR_TABLE, table)
     files.write_json(job.folder / record.LR_FOUND, found)
     picture = job.folder / record.LR_PLOT
-    plots.save(lr_plots.range_test(rows, found), picture)
+    plots.save(lr_plots.range_test(table, found), picture)
     if found["problem"]:
         raise RecipeError(f"range test: {found['problem']}; the curve is in {picture}")
     return RangeTest(job.folder)

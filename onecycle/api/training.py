@@ -47,9 +47,9 @@ def train(
     and stretches the schedule with it; `lr` sets the peak of the rate and scales its other rates
     with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the
     run folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts.
-    `val_fraction` holds out that part of the training images and
-    judges each epoch on it, so that the test part is read once, at the end. `out` names the run
-    folder, by default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
+    `val_fraction` holds out that part of the training images and judges each epoch on it, so that
+    the test part is read once, at the end. `out` names the run folder, by default the next
+    `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
     """
