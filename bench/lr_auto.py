@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, tuple[list[str], list[float]]] = {
     ),
     "sgd": (
         ["optimizers={sgd={momentum=0.9,nesterov=true}}", GROUPS % ("sgd", "sgd", 5e-4)],
-        [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0],
+        [3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0],
     ),
 }
 
@@ -94,9 +94,10 @@ def part_of(data: Dataset, fraction: float) -> Dataset:
 
 
 def run(trial: Trial, settings: Settings, data: Dataset, where: machine.Machine) -> dict[str, Any]:
-    """Find the peak if there is none, train, judge."""
+    """Find the peak if there is none, train, judge. Where none is found, nothing is right."""
     start = time.monotonic()
     recipe, found = recipe_for(trial.optimizer, settings, trial.peak), None
+    accuracy = 0.0
     if trial.peak is None:
         job = Job(recipe, replace(data, val=None), where, trial.seed, Path())
         sweep = find_lr.choose_sweep(recipe, len(data.train))
@@ -104,20 +105,28 @@ def run(trial: Trial, settings: Settings, data: Dataset, where: machine.Machine)
         found = find_lr.judge(curves, sweep, recipe)
         recipe = recipe_for(trial.optimizer, settings, found["lr_max"])
     seconds_to_find = time.monotonic() - start
-    state = states.create(recipe, data, where, trial.seed)
-    for _ in fit(state, data, recipe, where, trial.seed):
-        pass
-    assert data.val is not None
-    predicted = probabilities(state.model, data.val, where)
-    finite = bool(np.isfinite(predicted).all())
+    if found is None or found["lr_max"]:
+        accuracy = train(recipe, trial.seed, data, where)
     return {
         **asdict(trial),
-        "accuracy": metrics.accuracy(predicted, data.val.labels) if finite else 0.0,
+        "accuracy": accuracy,
         "found": found,
         "seconds": round(time.monotonic() - start, 1),
         "seconds_to_find": round(seconds_to_find, 1),
         "machine": where.to_dict(),
     }
+
+
+def train(recipe: Recipe, seed: int, data: Dataset, where: machine.Machine) -> float:
+    """Accuracy on the validation part after training; 0 if the weights are no longer finite."""
+    state = states.create(recipe, data, where, seed)
+    for _ in fit(state, data, recipe, where, seed):
+        pass
+    assert data.val is not None
+    predicted = probabilities(state.model, data.val, where)
+    if not np.isfinite(predicted).all():
+        return 0.0
+    return metrics.accuracy(predicted, data.val.labels)
 
 
 def difference(results: list[dict[str, Any]], optimizer: str) -> str:

@@ -14,8 +14,8 @@ from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
-from onecycle.run import find_lr as tests
 from onecycle.run import record
+from onecycle.run.find_lr import Sweep, choose_sweep, curves, judge, rows
 from onecycle.run.job import Job
 
 
@@ -104,7 +104,7 @@ def find_lr(
     show = progress.Show(quiet)
     dataset, where, _ = setup.open(seed, show)
     chosen = setup.recipe
-    sweep = tests.choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
+    sweep = choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: give at least 1")
     folder = record.new_folder(f"{chosen.name}-lr", Path(out) if out else None)
@@ -128,21 +128,21 @@ def peak(lr: float | str | None) -> float | None:
 def with_found_rates(job: Job, show: progress.Show) -> Recipe:
     """The recipe of `job` with the peak that a range test finds, on the training images alone."""
     trial = replace(job, dataset=replace(job.dataset, val=None))
-    sweep = tests.choose_sweep(job.recipe, len(job.dataset.train))
+    sweep = choose_sweep(job.recipe, len(job.dataset.train))
     return book.change(job.recipe, [], lr=sweep_into(trial, sweep, 1, show).lr_max)
 
 
-def sweep_into(job: Job, sweep: tests.Sweep, seeds: int, show: progress.Show) -> RangeTest:
+def sweep_into(job: Job, sweep: Sweep, seeds: int, show: progress.Show) -> RangeTest:
     """Do the range test of `job` and keep it in its folder; raises as `find_lr`."""
     show.sweeping(job, sweep, seeds)
     with show:
-        curves = tests.curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
-    rows = [row for curve in curves for row in tests.rows(curve)]
-    found = tests.judge(curves, sweep, job.recipe)
-    record.write_table(job.folder / record.LR_TABLE, rows)
+        made = curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
+    table = [row for curve in made for row in rows(curve)]
+    found = judge(made, sweep, job.recipe)
+    record.write_table(job.folder / record.LR_TABLE, table)
     files.write_json(job.folder / record.LR_FOUND, found)
     picture = job.folder / record.LR_PLOT
-    plots.save(lr_plots.range_test(rows, found), picture)
+    plots.save(lr_plots.range_test(table, found), picture)
     if found["problem"]:
         raise RecipeError(f"range test: {found['problem']}; the curve is in {picture}")
     return RangeTest(job.folder)
