@@ -121,7 +121,7 @@ def test_a_network_found_again_predicts_what_the_run_kept(run, machine):
     digest = run.summary["data_digest"]
     data = reopen.dataset(run.path, digest)
     assert data.digest == digest and len(data.val) == 18
-    network = reopen.network(run.path, data, machine)
+    network = reopen.network(run.path, machine)
     assert not network.training
     for part in ("test", "val"):
         kept, labels = record.read_predictions(run.path, part)
