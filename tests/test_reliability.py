@@ -224,6 +224,12 @@ def test_without_a_name_the_newest_unfinished_run_goes_on(stopped, quick, unbrok
         onecycle.resume()
 
 
+def test_several_seeds_are_not_forced_together(tmp_path):
+    (tmp_path / record.SEEDS).write_text("{}")
+    with pytest.raises(RecipeError, match="seed-N"):
+        onecycle.resume(tmp_path, force=True)
+
+
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"\x80\x04N.", b'{"machine": {}}', b"[" * 10**5])
 def test_a_damaged_environment_ends_in_one_line(tmp_path, content):
     (tmp_path / record.ENVIRONMENT).write_bytes(content)

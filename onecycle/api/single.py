@@ -15,7 +15,7 @@ from onecycle.api.setup import Setup
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import DataError, DiskError, RecipeError
 from onecycle.machine import Machine
-from onecycle.ranks import Ranks, join, loss_of_others
+from onecycle.ranks import ALONE, Ranks, join, loss_of_others
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
 from onecycle.run import estimate, record, reopen
@@ -55,6 +55,7 @@ def resume(
         then = made["machine"]
         where = machine.choose(then["device"], then["precision"], threads or then["threads"])
         seed, save_every = int(made["seed"]), made.get("save_every")
+        made["versions"] = {**_surroundings(where, ALONE)["versions"], **made.get("versions", {})}
     except (KeyError, TypeError, ValueError) as error:
         raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
     ranks = join(where.device)
@@ -101,8 +102,7 @@ def _changed(
         found.append(f"it was trained by {world} processes, not {ranks.world}")
     if (hardware := made.get("hardware", now["hardware"])) != now["hardware"]:
         found.append(f"it was trained on {hardware}, not {now['hardware']}")
-    torch = made.get("versions", now["versions"])["torch"]
-    if torch != now["versions"]["torch"]:
+    if (torch := made["versions"]["torch"]) != now["versions"]["torch"]:
         found.append(f"it was trained with torch {torch}, not {now['versions']['torch']}")
     return found
 

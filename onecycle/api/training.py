@@ -144,5 +144,9 @@ def resume(
     folder = record.newest_unfinished(Path("runs")) if run is None else Path(run)
     show = progress.Show(quiet)
     if (folder / record.SEEDS).is_file():
+        if force or threads is not None:
+            raise RecipeError(
+                f"--resume {folder}: --force and --threads go with one run: name {folder}/seed-N"
+            )
         return many.go_on(folder, show)
     return single.resume(folder, show, threads, force)
