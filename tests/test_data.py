@@ -427,7 +427,7 @@ def test_bad_images_are_counted_and_named(tmp_path: Path, tree: Tree) -> None:
         "train/dog/2.png": huge_png(30000),
     }
     text = refused(write_zip(tmp_path / "pets.zip", tree))
-    assert "7 of 12 images can't be used" in text and " and 2 more:" in text
+    assert "7 of 12 images can't be used" in text and text.count(".png (") == 7
     for reason in (
         "train/cat/0.png (empty file)",
         "train/cat/1.png (not an image of a known format)",

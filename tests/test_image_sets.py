@@ -189,7 +189,7 @@ def test_each_bad_image_is_refused_by_name_and_left_out_when_asked(tmp_path, loo
     text = str(strict.value)
     assert strict.value.exit_code == 3 and len(text.splitlines()) == 1
     assert f"{len(BAD)} of {len(files)} images can't be used" in text
-    assert f"and {len(BAD) - 5} more" in text and "onecycle data PATH" in text
+    assert all(name in text for name in BAD) and "onecycle data PATH" in text
     data = load(path, skip_bad=True)
     assert len(data.train) == 6 and data.image_size == 20
     assert [line.split(" (")[0] for line in data.skipped] == sorted(f"train/cat/{n}" for n in BAD)

@@ -22,6 +22,7 @@ from onecycle.datasets.source import SPLITS, Again, Contents, Image, Source
 from onecycle.errors import DataError
 from onecycle.files import atomic_file, read_json, write_json
 
+LISTED = 100  # bad images that an error names; onecycle data names any number
 PROGRESS_EVERY = 1000  # images
 
 Progress = Callable[[int], None]
@@ -117,8 +118,8 @@ def write_folder(
 def refusal(path: Path, bad: Collection[str], count: int) -> DataError:
     """The error for `bad` images, each with its reason, of `count` at `path`."""
     return DataError(
-        f"{path}: {len(bad)} of {count} images can't be used: {few(sorted(bad))}: repair or remove "
-        "them, or leave them out with --skip-bad (onecycle data PATH lists them all)"
+        f"{path}: {len(bad)} of {count} images can't be used: {few(sorted(bad), LISTED)}: repair "
+        "or remove them, or leave them out with --skip-bad (onecycle data PATH lists them all)"
     )
 
 
