@@ -150,6 +150,7 @@ def _print_run(summary: dict[str, Any]) -> None:
 
 
 def _print_runs(summary: dict[str, Any]) -> None:
+    print(f"runs            {', '.join(summary['runs'])}")
     print(f"recipe          {summary['recipe']} ({summary['recipe_digest']})")
     print(f"data            {summary['data']}")
     for name in ("test", "val", "train"):
