@@ -5,6 +5,7 @@ import inspect
 import pytest
 
 import onecycle
+from onecycle import api
 from onecycle.cli.app import app
 
 VERBS = sorted(name for name in app if not name.startswith("-"))
@@ -20,6 +21,10 @@ def command(verb):
 def test_every_verb_is_one_that_is_planned():
     planned = "train find-lr evaluate gallery report predict export demo data recipes summary"
     assert set(VERBS) <= {*planned.split(), "results", "ablate", "bench", "doctor"}
+
+
+def test_the_package_hands_on_what_the_api_has():
+    assert onecycle.__all__ == api.__all__
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -122,8 +122,7 @@ def network(folder: Path, machine: Machine) -> nn.Module:
     """
     model = build(book.find(str(folder / record.RECIPE)).model, images(folder), seed=0)
     path = folder / record.WEIGHTS
-    with files.disk_errors(path, "read"):
-        content = path.read_bytes()
+    content = files.read_bytes(path)
     try:
         model.load_state_dict(load(content))
     except (SafetensorError, RuntimeError) as error:
