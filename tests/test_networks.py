@@ -8,6 +8,7 @@ from torch import nn
 
 from onecycle.model.build import build, parameter_count
 from onecycle.model.layers import norms
+from onecycle.model.whitening import Whitening
 from onecycle.recipe import book
 from onecycle.recipe.schema import ModelSpec
 from onecycle.training import state as states
@@ -110,7 +111,38 @@ def plain_dilated(width, classes, dropout=0.0):
     )
 
 
-PLAIN = {"davidnet": plain_davidnet, "dilated": plain_dilated, "resnet18": plain_resnet18}
+class Frozen(nn.BatchNorm2d):
+    """Batch norm without a scale."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        del self.weight
+        self.register_buffer("weight", torch.ones(channels), persistent=False)
+
+
+def plain_speednet(width, classes):
+    stem = nn.Conv2d(3, 48, 4, stride=2, padding=1)
+    filters = stem.weight.detach()
+    del stem.weight
+    stem.register_buffer("weight", filters)
+    layers, inputs = [stem, nn.SiLU()], 48
+    for outputs in (width, 4 * width, 4 * width):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+        layers += [Frozen(outputs), nn.SiLU()]
+        layers += [nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), Frozen(outputs)]
+        layers += [nn.SiLU()]
+        inputs = outputs
+    return nn.Sequential(
+        *layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes, bias=False)
+    )
+
+
+PLAIN = {
+    "speednet": plain_speednet,
+    "davidnet": plain_davidnet,
+    "dilated": plain_dilated,
+    "resnet18": plain_resnet18,
+}
 VARIANTS = [
     *(
         ("davidnet", {"conv_bias": conv_bias, "fc_bias": fc_bias, "head": head})
@@ -121,6 +153,7 @@ VARIANTS = [
     ("dilated", {}),
     ("dilated", {"dropout": 0.3}),
     ("resnet18", {}),
+    ("speednet", {}),
 ]
 CLASSES = 7
 
@@ -130,6 +163,8 @@ def copy(ours, plain):
     with torch.no_grad():
         for theirs, parameter in zip(plain.parameters(), ours.parameters(), strict=True):
             theirs.copy_(parameter.uniform_(-0.3, 0.5))
+        if hasattr(ours, "stem") and isinstance(ours.stem, Whitening):
+            plain[0].weight.copy_(ours.stem.weight)
         for theirs, norm in zip(batch_norms(plain), norms(ours), strict=True):
             theirs.running_mean.copy_(norm.running_mean.uniform_(-1, 1))
             theirs.running_var.copy_(norm.running_var.uniform_(0.5, 2))
@@ -180,7 +215,8 @@ def test_a_step_on_the_whole_batch_is_that_of_torchs_batch_norm(make_data, name,
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "count"), [("dilated", 32, 288_234), ("resnet18", 64, 11_173_962)]
+    ("name", "width", "count"),
+    [("dilated", 32, 288_234), ("resnet18", 64, 11_173_962), ("speednet", 64, 1_985_200)],
 )
 def test_parameter_counts_are_the_references(make_data, name, width, count):
     with torch.device("meta"):
@@ -188,7 +224,7 @@ def test_parameter_counts_are_the_references(make_data, name, width, count):
     assert parameter_count(model) == count
 
 
-@pytest.mark.parametrize("name", ["dilated", "resnet18"])
+@pytest.mark.parametrize("name", ["dilated", "resnet18", "speednet"])
 @pytest.mark.parametrize("size", [16, 24, 128])
 def test_any_size_and_number_of_classes(make_data, name, size):
     for classes in (2, 100):

@@ -21,6 +21,7 @@ FULL = {
     "ghost_batch": 32,
     "drop_last": True,
     "label_smoothing": 0.2,
+    "resolution": [[1.0, 0.5], [3.0, 0.75]],
     "model": {
         "name": "davidnet",
         "width": 8,
@@ -54,6 +55,7 @@ FULL = {
         "sgd": {"momentum": 0.9, "nesterov": True},
         "adam": {"momentum": 0.9, "beta2": 0.99, "eps": 1e-8},
         "adamw": {"momentum": 0.9, "beta2": 0.99, "eps": 1e-8},
+        "muon": {"momentum": 0.9, "iterations": 3},
     },
     "groups": [
         {"match": "*.norm.*", "optimizer": "sgd", "lr_scale": 0.5, "weight_decay": 0.1},

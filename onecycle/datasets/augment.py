@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onecycle.recipe.schema import AugmentSpec
@@ -79,6 +80,18 @@ def apply(
         cut_x = _within(line, plan.cut_left[positions, None], side)
         images[cut_y[:, :, None] & cut_x[:, None, :]] = fill
     return images
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """(n, H, W, 3) uint8 or float as float (n, side, side, 3), averaged over the pixels that merge.
+
+    Images that have that size already are given back as they are.
+    """
+    if images.shape[1] == side:
+        return images
+    seen = images.float().permute(0, 3, 1, 2)
+    small = F.interpolate(seen, (side, side), mode="bilinear", antialias=True)
+    return small.permute(0, 2, 3, 1)
 
 
 def _stream(seed: int, epoch: int, kind: int) -> np.random.Generator:

@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle.model.layers import GhostBatchNorm, Normalize
+from onecycle.model.whitening import Whitening
 
 WORDS = {
     "AdaptiveAvgPool2d": "global average pool",
@@ -20,7 +21,9 @@ WORDS = {
     "Linear": "fully connected",
     "MaxPool2d": "max pool",
     "Normalize": "standardize",
+    "Whitening": "whitening conv",
     "relu": "ReLU",
+    "silu": "SiLU",
 }
 PASSED_ON = {"Identity", "flatten", "float"}  # they give what they get
 BYTES = 4  # of a number in fp32
@@ -62,7 +65,7 @@ class _Tracer(fx.Tracer):
     """Follows a network down to torch's own layers and ours."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, GhostBatchNorm | Normalize)
+        ours = isinstance(module, GhostBatchNorm | Normalize | Whitening)
         return ours or super().is_leaf_module(module, name)
 
 

@@ -10,9 +10,11 @@ from torch import nn
 from onecycle.model.davidnet import Davidnet
 from onecycle.model.dilated import Dilated
 from onecycle.model.resnet18 import Resnet18
+from onecycle.model.speednet import Speednet
 from onecycle.recipe.schema import ModelSpec
 
-NETWORKS = {"davidnet": Davidnet, "dilated": Dilated, "resnet18": Resnet18}
+NETWORKS = {"davidnet": Davidnet, "dilated": Dilated, "resnet18": Resnet18, "speednet": Speednet}
+LEAST_SIDE = {"davidnet": 8, "dilated": 8, "resnet18": 8, "speednet": 16}  # pixels
 # Channel means and deviations of ImageNet's training images, as torchvision's models have them.
 IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])

@@ -37,14 +37,18 @@ class GhostBatchNorm(nn.Module):
     how many were computed at once; with one group they are torch's BatchNorm2d's.
     """
 
+    weight: Tensor
     running_mean: Tensor
     running_var: Tensor
     step_mean: Tensor
     step_var: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, scale: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
+        if scale:
+            self.weight = nn.Parameter(torch.ones(channels))
+        else:  # fixed at one: the next layer's weights can do what it would
+            self.register_buffer("weight", torch.ones(channels), persistent=False)
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
@@ -64,6 +68,9 @@ class GhostBatchNorm(nn.Module):
         return torch.cat([self._normalize(group) for group in torch.split(x, sizes)])
 
     def _normalize(self, x: Tensor) -> Tensor:
+        if x.numel() == x.shape[1]:  # one value a channel: its own mean, and no variance
+            self.step_mean.add_(x.detach().float().flatten())
+            return x * 0 + self.bias.view(1, -1, 1, 1)
         mean, var = torch.zeros_like(self.step_mean), torch.zeros_like(self.step_var)
         # With momentum 1 the two are overwritten by this group's own statistics.
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS)

@@ -67,6 +67,7 @@ def change(
             raise RecipeError(f"--epochs {epochs:g}: give more than 0")
         factor = epochs / content["epochs"]
         content["schedule"] = schedules.stretched(content["schedule"], factor)
+        content["resolution"] = [[at * factor, share] for at, share in content["resolution"]]
         content["epochs"] = epochs
     if lr is not None:
         if not lr > 0:

@@ -21,6 +21,7 @@ SETTLED = {
     "davidnet": (),
     "dilated": ("conv_bias", "fc_bias", "head"),
     "resnet18": ("conv_bias", "fc_bias", "dropout", "head"),
+    "speednet": ("conv_bias", "fc_bias", "dropout", "head"),
 }
 
 
@@ -31,7 +32,7 @@ class _Spec(BaseModel):
 class ModelSpec(_Spec):
     """Which network, and its free numbers."""
 
-    name: Literal["davidnet", "dilated", "resnet18"]
+    name: Literal["davidnet", "dilated", "resnet18", "speednet"]
     width: int = Field(ge=1, description="channels of the first convolution")
     conv_bias: Literal["none", "plain", "all"] = Field(
         "none", description="biases on no convolution, on those outside the residuals, on all"
@@ -89,21 +90,37 @@ class AdamSpec(_Spec):
     eps: float = Field(gt=0)
 
 
+class MuonSpec(_Spec):
+    """Muon, for convolutions: an orthogonal step, after which a filter bank keeps its norm."""
+
+    momentum: float = Field(ge=0, lt=1, description="Nesterov's")
+    iterations: int = Field(ge=1, description="of Newton-Schulz")
+
+
 class OptimizersSpec(_Spec):
     """The optimizers that the groups refer to."""
 
     sgd: SgdSpec | None = None
     adam: AdamSpec | None = None
     adamw: AdamSpec | None = None
+    muon: MuonSpec | None = None
 
 
 class GroupSpec(_Spec):
     """Parameters whose names match a pattern, and how they learn. The first match counts."""
 
     match: str = Field(min_length=1, description="pattern over parameter names, * for any text")
-    optimizer: Literal["sgd", "adam", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw", "muon"]
     lr_scale: float = Field(1.0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.optimizer == "muon" and self.weight_decay:
+            raise ValueError(
+                "weight_decay says nothing to muon, which keeps the norm: leave it out"
+            )
+        return self
 
 
 class Recipe(_Spec):
@@ -118,6 +135,12 @@ class Recipe(_Spec):
     )
     drop_last: bool = Field(False, description="leave out an epoch's last, short batch")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    resolution: tuple[
+        tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0, le=1)]], ...
+    ] = Field(
+        (),
+        description="(epoch, share): from then on training images have that share of their size",
+    )
     model: ModelSpec
     augment: AugmentSpec
     schedule: ScheduleSpec
@@ -129,7 +152,9 @@ class Recipe(_Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        wrong = schedules.problem(self.schedule, self.epochs)
+        wrong = schedules.problem(self.schedule, self.epochs) or _resolution_problem(
+            self.resolution, self.epochs
+        )
         if wrong:
             raise ValueError(wrong)
         for group in self.groups:
@@ -149,6 +174,16 @@ class Recipe(_Spec):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, off fields left out; `parse` reads them back."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def _resolution_problem(knots: tuple[tuple[float, float], ...], epochs: float) -> str | None:
+    """Why the sizes of training images can't be these, or None."""
+    times = [epoch for epoch, _ in knots]
+    if sorted(set(times)) != times:
+        return f"resolution: the epochs must rise, not be {', '.join(f'{t:g}' for t in times)}"
+    if times and times[-1] >= epochs:
+        return f"resolution: epoch {times[-1]:g} lies past the last of {epochs:g} epochs"
+    return None
 
 
 def parse(content: dict[str, Any], where: str) -> Recipe:

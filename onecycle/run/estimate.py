@@ -22,13 +22,24 @@ def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
 
 
 def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
-    """Seconds that training takes for one image.
+    """Seconds that training takes for one image, on average over the recipe's image sizes.
 
     Times steps of a small batch of the recipe's own kind, after one that warms up.
     """
+    knots = recipe.resolution or ((0.0, 1.0),)
+    starts = [0.0, *(at for at, _ in knots[1:]), recipe.epochs]
+    return sum(
+        (end - start) / recipe.epochs * _seconds_at(share, recipe, dataset, machine)
+        for (_, share), start, end in zip(knots, starts[:-1], starts[1:], strict=True)
+    )
+
+
+def _seconds_at(share: float, recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
+    """Seconds for one image at that share of its size."""
     batch = min(recipe.batch_size, machine.piece, len(dataset.train))
     epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
-    small = recipe.model_copy(update={"batch_size": batch, "ghost_batch": 0, "epochs": epochs})
+    changes = {"batch_size": batch, "ghost_batch": 0, "resolution": ((0.0, share),)}
+    small = recipe.model_copy(update={**changes, "epochs": epochs})
     state = states.create(small, dataset, machine, seed=0)
     steps = fit(state, dataset, small, machine, seed=0)
     next(steps)

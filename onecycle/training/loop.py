@@ -14,11 +14,12 @@ from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
+from onecycle.model.build import LEAST_SIDE
 from onecycle.model.layers import group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
-from onecycle.training.schedule import Timetable, timetable
+from onecycle.training.schedule import Timetable, side, timetable
 from onecycle.training.state import TrainState
 
 
@@ -83,6 +84,8 @@ def fit(
             plan,
             fill,
         )
+        size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
+        images = augment.resized(images, size)
         lr = optim.set_rates(state.optimizers, table, state.step)
         work = _Work(recipe, machine, ranks, seed, state.step, len(batch))
         answers = labels[mine].to(machine.device)
@@ -134,8 +137,15 @@ def check_groups(recipe: Recipe, ranks: Ranks) -> None:
 
 
 def check_sizes(recipe: Recipe, dataset: Dataset) -> None:
-    """RecipeError if the recipe's padding or cutout doesn't fit the images."""
+    """RecipeError if the recipe's padding, cutout or smallest size doesn't fit the images."""
     size = dataset.image_size
+    least = LEAST_SIDE[recipe.model.name]
+    smallest = min(side(recipe, size, at) for at, _ in (*recipe.resolution, (0.0, 1.0)))
+    if smallest < least:
+        raise RecipeError(
+            f"recipe {recipe.name}: {recipe.model.name} needs at least {least} pixels a side, and "
+            f"would be trained on {smallest}: --set resolution=[] or a larger --image-size"
+        )
     for key, value in (("pad", recipe.augment.pad), ("cutout", recipe.augment.cutout)):
         if value >= size:
             raise RecipeError(

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from onecycle.errors import RecipeError
-from onecycle.recipe.schema import AdamSpec, GroupSpec, Recipe, SgdSpec
+from onecycle.recipe.schema import AdamSpec, GroupSpec, MuonSpec, Recipe, SgdSpec
+from onecycle.training.muon import Muon
 from onecycle.training.schedule import Timetable
 
 
@@ -27,6 +28,12 @@ def make(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
     for group, members in rows:
         if not members:
             raise RecipeError(f"recipe {recipe.name}: group '{group.match}' matches no parameter")
+        flat = group.optimizer == "muon" and [m for m in members if m.ndim < 2]
+        if flat:
+            raise RecipeError(
+                f"recipe {recipe.name}: group '{group.match}': muon is for matrices and "
+                "convolutions, and some of its parameters are vectors"
+            )
     kinds = dict.fromkeys(group.optimizer for group, _ in rows)
     return [
         _optimizer(recipe, kind, [row for row in rows if row[0].optimizer == kind])
@@ -51,7 +58,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], timetable: Timetable, ste
 def _optimizer(
     recipe: Recipe, kind: str, rows: list[tuple[GroupSpec, list[nn.Parameter]]]
 ) -> torch.optim.Optimizer:
-    spec: SgdSpec | AdamSpec = getattr(recipe.optimizers, kind)
+    spec: SgdSpec | AdamSpec | MuonSpec = getattr(recipe.optimizers, kind)
     groups = [
         {
             "params": members,
@@ -66,5 +73,7 @@ def _optimizer(
         return torch.optim.SGD(
             groups, lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True
         )
+    if isinstance(spec, MuonSpec):
+        return Muon(groups, lr, momentum=spec.momentum, iterations=spec.iterations)
     maker = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
     return maker(groups, lr, betas=(spec.momentum, spec.beta2), eps=spec.eps, fused=True)

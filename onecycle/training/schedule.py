@@ -88,6 +88,15 @@ def timetable(recipe: Recipe, images: int) -> Timetable:
     return Timetable(_knots(spec, places, last), per_epoch, total, shape, per, momentum_at_peak)
 
 
+def side(recipe: Recipe, image_size: int, epoch: float) -> int:
+    """Pixels of a side that images of `image_size` are trained on with at `epoch`, a fraction.
+
+    Small images early cost a fraction of full ones (progressive resizing, fast.ai 2018).
+    """
+    shares = [share for at, share in recipe.resolution if at <= epoch]
+    return max(1, round(image_size * shares[-1])) if shares else image_size
+
+
 def steps_per_epoch(recipe: Recipe, images: int) -> int:
     """Steps of an epoch over `images` training images."""
     whole, rest = divmod(images, recipe.batch_size)

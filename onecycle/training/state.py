@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from onecycle.datasets.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.model.build import build
+from onecycle.model.speednet import Speednet
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
 
@@ -63,8 +64,18 @@ class TrainState:
         self.step = step
 
 
+WHITENED_BY = 5000  # images that the stem's filters are taken from, spread over the training part
+
+
 def create(recipe: Recipe, dataset: Dataset, machine: Machine, seed: int) -> TrainState:
     """The state before the first step. Raises RecipeError for groups that don't fit the model."""
     model = build(recipe.model, dataset, seed)
+    if isinstance(model, Speednet):
+        _whiten(model, dataset)
     model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TrainState(model, optim.make(recipe, model))
+
+
+def _whiten(model: Speednet, dataset: Dataset) -> None:
+    rows = dataset.train.rows[:: -(-len(dataset.train) // WHITENED_BY)]
+    model.stem.learn(model.normalize(torch.from_numpy(dataset.train.pixels[rows])))

@@ -1,0 +1,72 @@
+"""A network for few operations: a whitening stem that halves the map, then three plain stages."""
+
+from collections import OrderedDict
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from onecycle.model.layers import GhostBatchNorm, Normalize
+from onecycle.model.whitening import Whitening
+from onecycle.recipe.schema import ModelSpec
+
+STEM = 48  # channels: every direction of a 4x4 patch's 48 numbers would need 96
+
+
+class Speednet(nn.Module):
+    """Pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) out.
+
+    After KellerJordan/cifar10-airbench's network, moved to half the resolution: its stem sees 4x4
+    patches with a stride of 2. Each stage is conv, max pool, batch norm, SiLU, conv, batch norm,
+    SiLU; the channels are `width` times 1, 4 and 4. Convolutions begin as the identity, batch
+    norms have no scale of their own.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        classes: int,
+        image_size: int,
+        mean: NDArray[np.float64],
+        std: NDArray[np.float64],
+    ) -> None:
+        super().__init__()
+        width = spec.width
+        self.normalize = Normalize(mean, std)
+        self.stem = Whitening(STEM, kernel=4, stride=2, padding=1)
+        self.layer1 = _stage(STEM, width)
+        self.layer2 = _stage(width, 4 * width)
+        self.layer3 = _stage(4 * width, 4 * width)
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.fc = nn.Linear(4 * width, classes, bias=False)
+        # A small start: the first steps then learn from all images alike.
+        nn.init.normal_(self.fc.weight, std=1 / (4 * width))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = F.silu(self.stem(self.normalize(pixels)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits.float()
+
+
+class Block(nn.Module):
+    """Conv 3x3, perhaps MaxPool2, then batch norm and SiLU; (N, C, H, W) in and out.
+
+    The convolution passes on its inputs at first, as far as there are outputs.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, pool: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        nn.init.dirac_(self.conv.weight.data[:inputs])
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.norm = GhostBatchNorm(outputs, scale=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(self.pool(self.conv(x))))
+
+
+def _stage(inputs: int, outputs: int) -> nn.Sequential:
+    blocks = {"first": Block(inputs, outputs, pool=True), "second": Block(outputs, outputs)}
+    return nn.Sequential(OrderedDict(blocks))

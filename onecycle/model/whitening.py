@@ -1,0 +1,38 @@
+"""A first convolution whose filters come from the data: patch whitening (Page 2019)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 5e-4  # added to the patches' variances, so that directions without any aren't blown up
+PATCHES = 200_000  # enough for the covariance of a patch's few dozen numbers
+
+
+class Whitening(nn.Conv2d):
+    """Filters that decorrelate patches, each with its negative; only the bias is learnt.
+
+    The `outputs` / 2 directions of most variance, scaled to variance one, and then the same with
+    the other sign, as in tysam-code/hlb-CIFAR10, so that a rectifier after it loses nothing.
+    """
+
+    def __init__(self, outputs: int, kernel: int, stride: int, padding: int) -> None:
+        super().__init__(3, outputs, kernel, stride, padding)
+        filters = self.weight.detach()
+        del self.weight
+        self.register_buffer("weight", filters)
+        nn.init.zeros_(self.bias)
+
+    @torch.no_grad()
+    def learn(self, images: Tensor) -> None:
+        """Take the filters from standardized `images` (N, 3, H, W)."""
+        kernel = int(self.kernel_size[0])
+        patches = F.unfold(images, kernel, stride=max(1, kernel // 2)).transpose(1, 2)
+        rows = patches.reshape(-1, patches.shape[2])
+        rows = rows[:: -(-len(rows) // PATCHES)].double()
+        # eigh gives the variances in rising order.
+        variances, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+        filters = (directions / (variances + EPS).sqrt()).flip(1).T[: self.out_channels // 2]
+        # A direction's sign is chance: its largest number is positive, on every machine.
+        largest = filters.gather(1, filters.abs().argmax(1, keepdim=True))
+        filters = (filters * largest.sign()).view(-1, 3, kernel, kernel)
+        self.weight.copy_(torch.cat([filters, -filters]))
