@@ -72,3 +72,10 @@ def need(module: str, extra: str, purpose: str) -> ModuleType:
 def one_line(error: Exception) -> str:
     """What `error` says, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def few(items: Iterable[str], limit: int = 5) -> str:
+    """The first `limit` of `items` separated by commas, and how many more there are."""
+    listed = list(items)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

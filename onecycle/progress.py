@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from onecycle.datasets.folder import few
+from onecycle.errors import few
 from onecycle.run import conduct, find_lr, record
 from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
@@ -156,6 +156,8 @@ class Show:
             f"{parts}, {len(data.test):,} test images of {data.image_size} pixels, "
             f"{len(data.classes)} classes"
         )
+        for note in data.notes:
+            self._console.print(f"note: {note}")
         if data.untested:
             self._console.print(f"note: no test images of class {few(data.untested)}")
         if data.skipped:

@@ -338,11 +338,11 @@ def test_archives_that_lead_outside_or_are_too_large(tmp_path, ten):
                 info = tarfile.TarInfo(f"{prefix}/{name}")
                 info.type, info.linkname = kind, "/etc/passwd"
                 archive.addfile(info)
-    assert "no train/<class>/ images found" in refused(links)
+    assert "no images found" in refused(links)
     for inside in ("..", "a/../..", "/tmp"):
         path = cifar_files.write_archive(tmp_path / "out.tar", ten[0], inside)
         before = set(tmp_path.rglob("*"))
-        assert "no train/<class>/ images found" in refused(path)
+        assert "no images found" in refused(path)
         assert {p for p in tmp_path.rglob("*") if "cache" not in p.parts} <= before
     for name, limit in (("data_batch_1", 32_000_000), ("batches.meta", 2**20)):
         path = tmp_path / f"{name}.tar"

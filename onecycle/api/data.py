@@ -44,6 +44,7 @@ class DataFacts:
         return {
             **facts.describe(self.dataset, self.duplicates),
             "skipped": list(self.skipped),
+            "notes": list(self.dataset.notes),
         }
 
     def samples(self) -> Figure:

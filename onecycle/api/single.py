@@ -12,6 +12,7 @@ from onecycle import files, machine, progress
 from onecycle.api.handle import Run
 from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
+from onecycle.datasets import facts
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import DataError, DiskError, RecipeError
 from onecycle.machine import Machine
@@ -146,6 +147,8 @@ def describe(
         {"digest": job.recipe.digest(), "recipe": job.recipe.to_dict()},
     )
     files.write_json(job.folder / record.CLASSES, list(data.classes))
+    if data.drawn:
+        record.write_table(job.folder / record.SPLIT, facts.listing(data))
     files.write_json(
         job.folder / record.ENVIRONMENT,
         {
@@ -162,6 +165,8 @@ def describe(
                 "skip_bad": skip_bad,
                 "image_size_asked": image_size,
                 "skipped": data.skipped,
+                "drawn": data.drawn,
+                "notes": data.notes,
             },
             "seed": job.seed,
             "val_fraction": val_fraction,

@@ -84,7 +84,9 @@ def train(
     """Train `recipe` (by default the one that the catalogue names for `data`) and return the run.
 
     `data` is `digits`, `cifar10`, `cifar100`, `cifar100-coarse`, or the path of a folder or archive
-    with `train/<class>/*` and `test/<class>/*`, or of CIFAR as published. `epochs` sets the length
+    with pictures as `train/<class>/*` (and `val`, `test`) or `<class>/*`, of a CSV file with
+    `path,label[,split]`, or of CIFAR as published; where pictures have no test part, a fifth of
+    each class is drawn as it, always the same. `epochs` sets the length
     and stretches the schedule with it; `lr` sets the peak of the rate and scales its other rates
     with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the run
     folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts. With

@@ -58,11 +58,13 @@ def data(
 
 def _lines(told: dict[str, Any]) -> list[str]:
     shapes = told["shape"]
+    counts = ", ".join(f"{shape[0]:,} {part}" for part, shape in shapes.items())
     size = f"{told['image_size']}x{told['image_size']}"
     return [
         f"data            {told['name']}  ({told['source']})",
         f"digest          {told['digest']}",
-        f"images          {shapes['train'][0]:,} train, {shapes['test'][0]:,} test, {size} RGB",
+        f"images          {counts}, {size} RGB",
+        *(f"note            {note}" for note in told["notes"]),
         f"mean            {_both_scales(told, 'mean')}",
         f"std             {_both_scales(told, 'std')}",
         *_class_lines(told),
@@ -85,15 +87,17 @@ def _class_lines(told: dict[str, Any]) -> list[str]:
     if len(classes) <= MOST_CLASSES:
         width = max(len(_short(name)) for name in classes)
         lines += [
-            f"  {_short(name):<{width}}  {count['train']:>7,} train  {count['test']:>7,} test"
-            for name, count in classes.items()
+            f"  {_short(name):<{width}}  {_each_part(count)}" for name, count in classes.items()
         ]
         return lines
     for word, pick in (("smallest", min), ("largest", max)):
         name = pick(classes, key=lambda name: classes[name]["train"])
-        train, test = classes[name]["train"], classes[name]["test"]
-        lines.append(f"  {word:<8}  {train:>7,} train  {test:>7,} test  {_short(name)}")
+        lines.append(f"  {word:<8}  {_each_part(classes[name])}  {_short(name)}")
     return [*lines, "  (--json lists all)"]
+
+
+def _each_part(count: dict[str, int]) -> str:
+    return "  ".join(f"{images:>7,} {part}" for part, images in count.items())
 
 
 def _short(name: str) -> str:

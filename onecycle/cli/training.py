@@ -46,8 +46,9 @@ def train(
         one made for the data.
     data:
         'digits' (embedded), 'cifar10', 'cifar100', 'cifar100-coarse' (20 superclasses), or the
-        path of a folder, .zip or .tar.* with train/CLASS/* and test/CLASS/* images, or of CIFAR
-        as published.
+        path of a folder, .zip or .tar.* of pictures, as train/CLASS/* (and val, test) or CLASS/*,
+        of a .csv with path,label[,split], or of CIFAR as published. Where there is no test part,
+        a fifth of each class is drawn as it, always the same.
     epochs:
         How long, fractions allowed; the peak of the rate stays at the same fraction.
     lr:

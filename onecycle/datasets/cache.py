@@ -33,7 +33,7 @@ from onecycle.files import (
     write_json,
 )
 
-FORMAT = 3  # part of every key: raise it when entries or decoding change
+FORMAT = 4  # part of every key: raise it when entries or decoding change
 BUILDING = ".building-"  # how the names of temporary folders begin
 ABANDONED = 24 * 3600  # seconds after which a temporary folder has no builder any more
 
@@ -59,7 +59,8 @@ def load(source: Source, progress: Progress | None = None, *, skip_bad: bool = F
         with disk_errors(entry, "read"):
             dataset = open_folder(entry)
     if dataset.skipped and not skip_bad:
-        count = len(dataset.train) + len(dataset.test) + len(dataset.skipped)
+        parts = (dataset.train, dataset.val or (), dataset.test, dataset.skipped)
+        count = sum(map(len, parts))
         raise refusal(source.path, dataset.skipped, count)
     if known is None:
         make_folder(index.parent)

@@ -22,9 +22,9 @@ from onecycle.datasets.cifar_form import (
     batch,
     class_names,
 )
-from onecycle.datasets.folder import IMAGE_SUFFIXES, few
-from onecycle.datasets.source import SPLITS, Contents, File, Image, Reader
-from onecycle.errors import DataError, one_line
+from onecycle.datasets.layout import PARTS, is_image
+from onecycle.datasets.source import Contents, File, Image, Reader
+from onecycle.errors import DataError, few, one_line
 from onecycle.files import disk_errors, sha256_bytes
 
 ENOUGH = 2  # files of a form in one folder by which it is recognised, so that a lost one is named
@@ -56,7 +56,7 @@ def find_packed(path: Path) -> tuple[Form, str] | None:
     with damage(path), closing(entries(path)) as listing:
         for entry, _, _ in listing:
             folder, name = _place(entry)
-            if name.lower().endswith(IMAGE_SUFFIXES) and set(folder.split("/")[-2:]) & set(SPLITS):
+            if is_image(name) and PARTS.keys() & folder.split("/")[-2:]:
                 return None  # an image in its split's folder
             for form in FORMS:
                 if name in form.files():

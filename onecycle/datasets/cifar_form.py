@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onecycle.datasets import unpickle
-from onecycle.datasets.folder import UNPRINTABLE
+from onecycle.datasets.layout import UNPRINTABLE
 
 SIDE, CHANNELS = 32, 3
 IMAGE_BYTES = CHANNELS * SIDE * SIDE

@@ -44,7 +44,8 @@ class Dataset:
     """A training and a test part, and perhaps a validation part held out of the training part.
 
     `digest` is of the pixels, labels and class names, whatever files they came in. `skipped` has a
-    line `name (reason)` for each image that was left out because it can't be used.
+    line `name (reason)` for each image that was left out because it can't be used. `drawn`: the
+    test part was drawn from pictures that came without one. `notes` say what else was decided.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Dataset:
     source: str = ""
     val: Split | None = field(default=None)
     skipped: tuple[str, ...] = ()
+    drawn: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:
@@ -92,8 +95,14 @@ class Dataset:
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
         """The same data with a stratified `fraction` of the training part as validation part.
 
-        Raises RecipeError if a class would be left without training or validation images.
+        Raises RecipeError if a class would be left without training or validation images, or the
+        data has a validation part.
         """
+        if self.val:
+            raise RecipeError(
+                f"--val-fraction {fraction:g}: the data has a validation part of {len(self.val):,} "
+                "images: leave the option out"
+            )
         if not 0 < fraction < 1:
             raise RecipeError(f"--val-fraction {fraction:g}: give a number between 0 and 1")
         draw = np.random.Generator(np.random.Philox(key=seed))
@@ -112,15 +121,16 @@ class Dataset:
         return replace(self, train=self.train.subset(rest), val=self.train.subset(chosen))
 
 
-def digest(classes: tuple[str, ...], train: Split, test: Split) -> str:
+def digest(classes: tuple[str, ...], train: Split, test: Split, val: Split | None = None) -> str:
     """Hex SHA-256 of class names, image shape, and each part's labels and pixels in its order."""
+    parts = (train, test, val) if val else (train, test)
     header = {
         "classes": classes,
         "shape": train.pixels.shape[1:],
-        "counts": (len(train), len(test)),
+        "counts": tuple(map(len, parts)),
     }
     total = hashlib.sha256(json.dumps(header).encode())
-    for split in (train, test):
+    for split in parts:
         total.update(split.labels.astype("<i8").tobytes())
         for start in range(0, len(split), CHUNK):
             total.update(split.images(start, start + CHUNK).tobytes())

@@ -1,25 +1,27 @@
 """A data set as a folder of the cache: written once, then opened memory-mapped.
 
-train.u8  test.u8      raw pixels (N, H, W, 3) uint8 in the order in which they were read
-train.npy test.npy     (2, N) int64: rows of the images sorted by name, their labels
-names.json             names in that order
-meta.json              data set's name, shape, classes, digest, and the images left out
+<part>.u8    raw pixels (N, H, W, 3) uint8 in the order in which they were read
+<part>.npy   (2, N) int64: rows of the images sorted by name, their labels
+names.json   names in that order
+meta.json    data set's name, shape, classes, digest, the images left out, and what was decided
+
+A part is train, val or test; that of validation may be empty.
 """
 
 import os
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onecycle.datasets.dataset import Dataset, Split, digest
-from onecycle.datasets.folder import few
 from onecycle.datasets.source import SPLITS, Again, Contents, Image, Source
-from onecycle.errors import DataError
+from onecycle.errors import DataError, few
 from onecycle.files import atomic_file, read_json, write_json
 
 LISTED = 100  # bad images that an error names; onecycle data names any number
@@ -45,12 +47,27 @@ def open_folder(folder: Path) -> Dataset:
     """The data set in `folder`; one of several errors if it is damaged."""
     meta, names = read_json(folder / "meta.json"), read_json(folder / "names.json")
     classes = tuple(meta["classes"])
-    train, test = (
-        _open_split(folder, split, tuple(meta["shape"]), len(classes), tuple(names[split]))
-        for split in SPLITS
+    parts = _open_splits(folder, tuple(meta["shape"]), len(classes), names)
+    return Dataset(
+        meta["name"],
+        classes,
+        **parts,
+        digest=meta["digest"],
+        skipped=tuple(meta["skipped"]),
+        drawn=meta["drawn"],
+        notes=tuple(meta["notes"]),
     )
-    skipped = tuple(meta["skipped"])
-    return Dataset(meta["name"], classes, train, test, meta["digest"], skipped=skipped)
+
+
+def _open_splits(
+    folder: Path, shape: tuple[int, ...], classes: int, names: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The parts in `folder`, of which there are those that have `names`."""
+    return {
+        split: _open_split(folder, split, shape, classes, tuple(names[split]))
+        for split in SPLITS
+        if names[split]
+    }
 
 
 def _open_split(
@@ -99,16 +116,15 @@ def write_folder(
         labels = [label_of[key] for _, key in found]
         with atomic_file(folder / f"{split}.npy") as file:
             np.save(file, np.array([order, labels], dtype=np.int64))
-    train, test = (
-        _open_split(folder, split, read.shape, len(classes), tuple(names[split]))
-        for split in SPLITS
-    )
+    parts = _open_splits(folder, read.shape, len(classes), names)
     meta = {
         "name": read.contents.name,
         "shape": read.shape,
         "classes": classes,
-        "digest": digest(classes, train, test),
+        "digest": digest(classes, **parts),
         "skipped": sorted(read.skipped),
+        "drawn": read.contents.drawn,
+        "notes": read.contents.notes,
     }
     write_json(folder / "names.json", names)
     write_json(folder / "meta.json", meta)
@@ -124,7 +140,7 @@ def refusal(path: Path, bad: Collection[str], count: int) -> DataError:
 
 
 def _write_pixels(source: Source, folder: Path, progress: Progress | None) -> _Read:
-    """Write `train.u8` and `test.u8`."""
+    """Write the `.u8` of each part."""
     read = _Read()
     with ExitStack() as stack:
         # Pillow warns of bombs and oddities that are either refused below or harmless.

@@ -5,18 +5,36 @@ from typing import Any
 import numpy as np
 
 from onecycle.datasets import duplicates
-from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.dataset import Dataset, Split
 from onecycle.datasets.duplicates import Duplicates
 
 
 def counts(dataset: Dataset) -> dict[str, dict[str, int]]:
     """Images of each class in each part: `{"cat": {"train": 5000, "test": 1000}}`."""
     classes = len(dataset.classes)
-    train, test = (
-        np.bincount(split.labels, minlength=classes).tolist()
-        for split in (dataset.train, dataset.test)
-    )
-    return {name: {"train": train[i], "test": test[i]} for i, name in enumerate(dataset.classes)}
+    found = {
+        part: np.bincount(split.labels, minlength=classes).tolist()
+        for part, split in parts(dataset).items()
+    }
+    return {
+        name: {part: count[i] for part, count in found.items()}
+        for i, name in enumerate(dataset.classes)
+    }
+
+
+def parts(dataset: Dataset) -> dict[str, Split]:
+    """The parts that there are, by name."""
+    val = {"val": dataset.val} if dataset.val else {}
+    return {"train": dataset.train, **val, "test": dataset.test}
+
+
+def listing(dataset: Dataset) -> list[dict[str, str]]:
+    """A row for each image that has a name: its path, label and split, as a CSV data set has."""
+    return [
+        {"path": name, "label": dataset.classes[label], "split": part}
+        for part, split in parts(dataset).items()
+        for name, label in zip(split.names, split.labels, strict=True)
+    ]
 
 
 def imbalance(dataset: Dataset) -> float:
@@ -41,13 +59,12 @@ def image(dataset: Dataset, position: int) -> dict[str, str]:
 def describe(dataset: Dataset, found: Duplicates) -> dict[str, Any]:
     """All facts as values that JSON can hold; duplicates one by one."""
     size = dataset.image_size
-    parts = {"train": dataset.train, "test": dataset.test}
     return {
         "name": dataset.name,
         "source": dataset.source,
         "digest": dataset.digest,
         "image_size": size,
-        "shape": {part: [len(split), size, size, 3] for part, split in parts.items()},
+        "shape": {part: [len(split), size, size, 3] for part, split in parts(dataset).items()},
         "classes": counts(dataset),
         "imbalance": imbalance(dataset),
         "mean": (dataset.mean / 255).tolist(),

@@ -1,37 +1,24 @@
-"""The images of a folder or an archive, file by file, with their split and class.
-
-The last three parts of an image's path are `train` or `test`, its class, and its file name:
-`train/cat/0001.jpg`, or `photos/train/cat/0001.jpg`. Hidden files, and files that are no images
-by their suffix, are left out.
-"""
+"""The images of a folder, an archive or a CSV file, file by file, with their part and class."""
 
 import os
-import re
-import stat
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from onecycle.datasets import table
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
-from onecycle.datasets.source import SPLITS, File
+from onecycle.datasets.layout import LAYOUT, PARTS, Layout, by_path, is_hidden, is_image
+from onecycle.datasets.source import File
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"),
-    # Nothing reads these, but to pass over them in silence could lose a class.
-    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
-)
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
-LAYOUT = "train/<class>/<image> and test/<class>/<image>"
-
-# Control characters, line separators and undecodable bytes: they would break a one-line message.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One image file: `name` is `<split>/<class_name>/<file>`, without leading folders."""
+    """One image file: its part, its class, and a `name` that is unique in the data set."""
 
     split: str
     class_name: str
@@ -39,51 +26,35 @@ class Member:
     content: bytes
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Where the images of a data set belong, and a function that reads one after another.
+
+    It gives a folder's or table's sorted by name, an archive's in its own order.
+    """
+
+    layout: Layout
+    members: Callable[[], Generator[Member]]
+
+
 def files(path: Path) -> list[File]:
-    """The archive at `path` itself, or a folder's images sorted by name.
+    """The archive at `path` itself, or a folder's or table's images sorted by name.
 
-    Raises DataError if `path` is missing, is neither, or is a folder without the layout.
+    Raises DataError if `path` is missing, is none of these, or can't be trained and tested on.
     """
-    if is_archive(path):
-        with disk_errors(path, "read"):
-            status = path.stat()
-        return [File("", path, status.st_size, status.st_mtime_ns)]
-    found = sorted(_walk(path), key=lambda file: file.name)
-    _check_layout(path, {tuple(file.name.split("/")[:2]) for file in found})
-    return found
+    if table.is_table(path):
+        return [_file("", path), *_sorted(_listed(path)[1])]
+    return [_file("", path)] if is_archive(path) else _sorted(_walked(path)[1])
 
 
-def members(path: Path) -> Generator[Member]:
-    """The images at `path`: a folder's sorted by name, an archive's in its own order.
-
-    Raises DataError if `path` is missing, damaged, hostile or without the layout, the last only
-    at the end of an archive.
-    """
-    if not is_archive(path):
-        for file in files(path):
-            with disk_errors(file.path, "read"):
-                content = file.path.read_bytes()
-            split, class_name, _ = file.name.split("/")
-            yield Member(split, class_name, file.name, content)
-        return
-    seen: set[tuple[str, ...]] = set()
-    with damage(path):
-        for entry, size, read in entries(path):
-            name = _image_name(path, entry)
-            if name is None:
-                continue
-            _check_size(path, name, size)
-            split, class_name, _ = name.split("/")
-            seen.add((split, class_name))
-            yield Member(split, class_name, name, read())
-    _check_layout(path, seen)
-
-
-def few(items: Iterable[str], limit: int = 5) -> str:
-    """The first `limit` of `items` separated by commas, and how many more there are."""
-    listed = list(items)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
+def pictures(path: Path) -> Pictures:
+    """The images at `path`; raises as `files` does, and DataError for a hostile archive."""
+    if not table.is_table(path) and is_archive(path):
+        with damage(path):
+            layout = by_path(path, _names(path))
+        return Pictures(layout, partial(_packed, path, layout))
+    layout, found = _listed(path) if table.is_table(path) else _walked(path)
+    return Pictures(layout, partial(_loose, layout, found))
 
 
 def is_archive(path: Path) -> bool:
@@ -96,69 +67,98 @@ def is_archive(path: Path) -> bool:
         if not (path.is_file() and has_archive_suffix(path)):
             raise DataError(
                 f"{path} is neither a folder nor an archive that can be read "
-                f"({' '.join(ARCHIVE_SUFFIXES)}): give one with {LAYOUT}"
+                f"({' '.join(ARCHIVE_SUFFIXES)}) nor a .csv: give one with {LAYOUT}"
             )
     return True
 
 
-def _walk(path: Path) -> Iterator[File]:
-    """The images below the folder `path`, unsorted. DataError for a link that leads out of it."""
+def _names(path: Path) -> Iterator[str]:
+    """The images in the archive at `path` by their paths in it."""
+    for entry, size, _ in entries(path):
+        if is_image(entry):
+            _check_size(path, entry, size)
+            yield entry
+
+
+def _packed(path: Path, layout: Layout) -> Generator[Member]:
+    with damage(path):
+        for entry, _, read in entries(path):
+            if place := layout.places.get(entry):
+                yield Member(place.part, place.class_name, place.name, read())
+
+
+def _loose(layout: Layout, found: Mapping[str, File]) -> Generator[Member]:
+    for entry, file in sorted(found.items(), key=lambda item: item[1].name):
+        with disk_errors(file.path, "read"):
+            content = file.path.read_bytes()
+        place = layout.places[entry]
+        yield Member(place.part, place.class_name, place.name, content)
+
+
+def _listed(path: Path) -> tuple[Layout, dict[str, File]]:
+    layout, found = table.read(path)
+    for file in found.values():
+        _check_size(path, file.name, file.size)
+    return layout, found
+
+
+def _walked(path: Path) -> tuple[Layout, dict[str, File]]:
+    """The images below the folder `path`. DataError for a link that leads out of it.
+
+    DiskError for one that leads nowhere or in a circle.
+    """
     root = os.path.realpath(path)
+    linked: list[str] = []
+    images = {e.path[len(root.rstrip("/")) + 1 :]: e for e in _walk(root, linked)}
+    layout = by_path(path, images)
+    flat = all(place.name.count("/") == 1 for place in layout.places.values())
+    for link in (os.path.relpath(folder, root) for folder in linked):
+        if flat or PARTS.keys() & link.split("/")[-2:]:
+            raise DataError(f"{path}: {link} is a link to a folder: put the folder there")
+    found: dict[str, File] = {}
+    for relative, place in layout.places.items():
+        file = Path(images[relative].path)
+        if images[relative].is_symlink():
+            with disk_errors(file, "read"):
+                target = os.path.realpath(file, strict=True)
+            if os.path.commonpath([root, target]) != root:
+                raise DataError(
+                    f"{path}: {relative} is a link that leads outside: put the file there"
+                )
+        found[relative] = _file(place.name, file)
+        _check_size(path, place.name, found[relative].size)
+    return layout, found
+
+
+def _walk(root: str, linked: list[str]) -> Iterator["os.DirEntry[str]"]:
+    """The files named like images below `root`; links to folders are added to `linked`."""
     folders = [root]
     while folders:
         folder = folders.pop()
         with disk_errors(Path(folder), "read"), os.scandir(folder) as entries:
             for entry in entries:
-                relative = entry.path.removeprefix(root.rstrip("/") + "/")
                 if entry.is_dir(follow_symlinks=False):
-                    if not _hidden(entry.name):
+                    if not is_hidden(entry.name):
                         folders.append(entry.path)
-                    continue
-                if entry.is_symlink():
-                    _check_link(path, root, entry, relative)
-                name = _image_name(path, relative)
-                if name is None:
-                    continue
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    _check_size(path, name, status.st_size)
-                    yield File(name, Path(entry.path), status.st_size, status.st_mtime_ns)
+                elif entry.is_symlink():
+                    with disk_errors(Path(entry.path), "read"):
+                        to_folder = entry.is_dir()
+                    if to_folder:
+                        linked.append(entry.path)
+                    elif is_image(entry.name):
+                        yield entry
+                elif is_image(entry.name) and entry.is_file():
+                    yield entry
 
 
-def _check_link(path: Path, root: str, entry: "os.DirEntry[str]", relative: str) -> None:
-    """DataError if a symbolic link in the place of an image, class or split can't be followed.
-
-    DiskError if it leads nowhere or in a circle.
-    """
-    with disk_errors(Path(entry.path), "read"):
-        if entry.is_dir():
-            if any(part in SPLITS for part in relative.split("/")[-2:]):
-                raise DataError(f"{path}: {relative} is a link to a folder: put the folder there")
-        elif _image_name(path, relative):
-            entry.stat()
-            target = os.path.realpath(entry.path)
-            if os.path.commonpath([root, target]) != root:
-                raise DataError(
-                    f"{path}: {relative} is a link that leads outside: put the file there"
-                )
+def _file(name: str, path: Path) -> File:
+    with disk_errors(path, "read"):
+        status = path.stat()
+    return File(name, path, status.st_size, status.st_mtime_ns)
 
 
-def _image_name(path: Path, entry: str) -> str | None:
-    """`<split>/<class>/<file>` if `entry` is an image in the layout; DataError if it is hostile."""
-    if not entry.lower().endswith(IMAGE_SUFFIXES):
-        return None
-    parts = [part for part in entry.split("/") if part not in ("", ".")]
-    if entry.startswith("/") or ".." in parts:
-        raise DataError(f"{path}: member {entry!a} leads outside of the archive: pack it anew")
-    if len(parts) < 3 or parts[-3] not in SPLITS or any(_hidden(part) for part in parts):
-        return None
-    if UNPRINTABLE.search(entry):
-        raise DataError(f"{path}: {entry!a} has unprintable characters in its name: rename it")
-    return "/".join(parts[-3:])
-
-
-def _hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
+def _sorted(found: Mapping[str, File]) -> list[File]:
+    return sorted(found.values(), key=lambda file: file.name)
 
 
 def _check_size(path: Path, name: str, size: int) -> None:
@@ -166,18 +166,4 @@ def _check_size(path: Path, name: str, size: int) -> None:
         raise DataError(
             f"{path}: {name} has {size:,} bytes, over the limit of {MEMBER_LIMIT:,}: "
             "make it smaller or remove it"
-        )
-
-
-def _check_layout(path: Path, found: set[tuple[str, ...]]) -> None:
-    """DataError unless `found`, pairs of split and class, can be trained and tested on."""
-    classes = {split: {name for part, name in found if part == split} for split in SPLITS}
-    for split in SPLITS:
-        if not classes[split]:
-            raise DataError(f"{path}: no {split}/<class>/ images found: expected {LAYOUT}")
-    extra = sorted(classes["test"] - classes["train"])
-    if extra:
-        raise DataError(
-            f"{path}: classes in test/ without images in train/: {few(extra)}: "
-            "add training images or remove them"
         )

@@ -7,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from onecycle.datasets.decode import LARGEST, Found, common_size, fit, look
-from onecycle.datasets.folder import Member, members
+from onecycle.datasets.folder import Member, Pictures, pictures
 from onecycle.datasets.source import Again, Contents, Image, Reader
 
 TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
@@ -19,21 +20,34 @@ def read(path: Path, size: int | None = None) -> Reader:
     """Every image at `path` in turn, at `size`; classes in the order of their names.
 
     Without `size` they come as they are until one has another size; then the sizes of all are
-    read, and all come again. Memory is bounded. Raises as `members` does.
+    read, and all come again. Memory is bounded. Raises as `pictures` does.
     """
-    classes: set[str] = set()
+    found = pictures(path)
+    notes = found.layout.notes
     if size is None:
-        size = yield from _as_they_are(path, classes)
-        if size:
+        sides = yield from _as_they_are(found)
+        if sides:
+            size = common_size(sides)
+            notes += (_size_note(sides, size),)
             yield Again()
     if size:
-        for member, found in _ahead(path, partial(look, size=size), classes):
-            yield Image(member.split, member.class_name, member.name, found.pixels)
-    yield Contents({name: name for name in sorted(classes)})
+        for member, seen in _ahead(found, partial(look, size=size)):
+            yield Image(member.split, member.class_name, member.name, seen.pixels)
+    classes: dict[str | int, str] = {name: name for name in found.layout.classes}
+    yield Contents(classes, drawn=found.layout.drawn, notes=notes)
 
 
-def _as_they_are(path: Path, classes: set[str]) -> Generator[Image, None, int | None]:
-    """The images as long as they are fit and of one size; if not all are, the size for them."""
+def _size_note(sides: list[int], size: int) -> str:
+    """Why images whose shorter sides have `sides` pixels come at `size`."""
+    if min(sides) == max(sides):
+        found = f"{sides[0]:,} pixels"
+    else:
+        found = f"{min(sides):,} to {max(sides):,} pixels, the median {median(sides):,g}"
+    return f"images of {size} pixels, made of shorter sides of {found}; --image-size sets another"
+
+
+def _as_they_are(pictures: Pictures) -> Generator[Image, None, list[int]]:
+    """The images as long as they are fit and of one size; if not all are, the shorter sides."""
     sides: list[int] = []
     first: tuple[int, int] | None = None
     differ = False
@@ -41,7 +55,7 @@ def _as_they_are(path: Path, classes: set[str]) -> Generator[Image, None, int | 
     def work(content: bytes) -> Found:
         return look(content, header_only=differ)
 
-    for member, found in _ahead(path, work, classes):
+    for member, found in _ahead(pictures, work):
         if found.size:
             sides.append(min(found.size))
         if differ:
@@ -51,18 +65,15 @@ def _as_they_are(path: Path, classes: set[str]) -> Generator[Image, None, int | 
             differ = found.size != first or not fit(first)
         if not differ:
             yield Image(member.split, member.class_name, member.name, found.pixels)
-    return common_size(sides) if differ else None
+    return sides if differ else []
 
 
-def _ahead(
-    path: Path, work: Callable[[bytes], Found], classes: set[str]
-) -> Generator[tuple[Member, Found]]:
-    """Every image file at `path` and what `work` finds in it; adds training classes' names."""
+def _ahead(pictures: Pictures, work: Callable[[bytes], Found]) -> Generator[tuple[Member, Found]]:
+    """Every image file of `pictures` and what `work` finds in it."""
     workers = min(8, os.cpu_count() or 1)
     pending: deque[tuple[list[Member], Future[list[Found]]]] = deque()
-    with closing(members(path)) as found, ThreadPoolExecutor(workers) as pool:
+    with closing(pictures.members()) as found, ThreadPoolExecutor(workers) as pool:
         for task in _tasks(found):
-            classes.update(member.class_name for member in task if member.split == "train")
             pending.append((task, pool.submit(_done, work, task)))
             if len(pending) > 2 * workers:
                 yield from _next(pending)

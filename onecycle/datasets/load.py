@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from onecycle.datasets import cache, cifar, digits, fetch, folder, images
+from onecycle.datasets import cache, cifar, digits, fetch, folder, images, table
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, has_archive_suffix
 from onecycle.datasets.cifar_form import SIDE
 from onecycle.datasets.dataset import Dataset
@@ -34,11 +34,11 @@ def load(
 ) -> Dataset:
     """The data set `spec`: one of `NAMES`, or the path of a folder or archive.
 
-    A path holds images as `train/<class>/*` and `test/<class>/*`, or CIFAR-10 or CIFAR-100 as
-    published (with fine labels). `cifar10`, `cifar100` (fine labels) and `cifar100-coarse` are
-    looked for in `$ONECYCLE_DATA`, else in the cache, else downloaded into it. `progress` is
-    called now and then with the number of images read so far, `downloading` with the bytes that
-    are there and all bytes.
+    A path holds images as `layout` says, or names a CSV file as `table` says, or holds CIFAR-10 or
+    CIFAR-100 as published (with fine labels). `cifar10`, `cifar100` (fine labels) and
+    `cifar100-coarse` are looked for in `$ONECYCLE_DATA`, else in the cache, else downloaded into
+    it. `progress` is called now and then with the number of images read so far, `downloading` with
+    the bytes that are there and all bytes.
 
     With `skip_bad` images that can't be used are left out and listed in `Dataset.skipped`.
     `image_size` is that of pictures, in pixels (`decode` says how they come to it and what is
@@ -79,6 +79,9 @@ def source(path: Path, labels: str = "fine", image_size: int | None = None) -> S
     Raises DataError if there is no folder or archive, or a folder holds two CIFARs, RecipeError
     for an `image_size` that CIFAR doesn't have.
     """
+    if table.is_table(path):
+        read = partial(images.read, path, image_size)
+        return Source(path, labels, partial(folder.files, path), read, image_size)
     if folder.is_archive(path):
         read = partial(_packed, path, labels, image_size)
         return Source(path, labels, partial(folder.files, path), read, image_size)
@@ -122,9 +125,11 @@ def _expanded(given: str) -> Path:
 
 
 def _stem(path: Path) -> str:
-    """The name of the folder or archive at `path`, without an archive's suffixes."""
+    """The name of the folder or file at `path`, without an archive's or a table's suffixes."""
     name = path.resolve().name
-    lengths = [len(suffix) for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)]
+    lengths = [
+        len(suffix) for suffix in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(suffix)
+    ]
     return name if path.is_dir() else name[: -max(lengths)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
 
 Pixels = NDArray[np.uint8]
 
@@ -43,12 +43,15 @@ class Contents:
     `classes` maps the images' labels to the names of the classes, in the classes' order. `name`
     is the data set's, if it was recognised. `numbered`: the images have no names of their own and
     get `<split>/<position>`. `hashes`, by `File.name`: SHA-256 of the files as they were read.
+    `drawn` and `notes` are those of `Dataset`.
     """
 
     classes: Mapping[str | int, str]
     name: str = ""
     numbered: bool = False
     hashes: Mapping[str, str] = field(default_factory=dict)
+    drawn: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def _data(summary: dict[str, Any], environment: dict[str, Any]) -> tuple[str, ..
     ]
     if data.get("skipped"):
         sentences.append(f"{len(data['skipped']):,} images that can't be used were left out.")
+    sentences += [f"{note[0].upper()}{note[1:]}." for note in data.get("notes", ())]
     if data["val"]:
         sentences.append(
             "Epochs were judged on the validation images; the test images were read at the end."

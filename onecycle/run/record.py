@@ -16,6 +16,7 @@ from onecycle import files
 from onecycle.errors import DiskError, RecipeError
 
 RECIPE, ENVIRONMENT, CLASSES = "recipe.json", "environment.json", "classes.json"
+SPLIT = "split.csv"  # each image's part, where the test part was drawn
 EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
 WEIGHTS, PROBABILITIES, LABELS = "model.safetensors", "test_probabilities.npy", "test_labels.npy"
 CHECKPOINTS, CURVES = "checkpoints", "curves.png"

@@ -15,9 +15,8 @@ from torch import nn
 from onecycle import files
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.fetch import Progress as Downloading
-from onecycle.datasets.folder import few
 from onecycle.datasets.load import load as load_data
-from onecycle.errors import DataError, DiskError, RecipeError
+from onecycle.errors import DataError, DiskError, RecipeError, few
 from onecycle.machine import Machine
 from onecycle.model.build import build
 from onecycle.recipe import book

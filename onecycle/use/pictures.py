@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onecycle.datasets import decode
-from onecycle.datasets.folder import IMAGE_SUFFIXES, MEMBER_LIMIT
+from onecycle.datasets.folder import MEMBER_LIMIT
+from onecycle.datasets.layout import is_image
 from onecycle.datasets.source import Pixels
 from onecycle.errors import RecipeError
 from onecycle.machine import usable_cores
@@ -81,7 +82,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(folder / entry.name)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and not _is_folder(entry.path):
+        elif is_image(entry.name) and not _is_folder(entry.path):
             yield folder / entry.name
 
 

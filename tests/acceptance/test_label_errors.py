@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onecycle.datasets.folder import members
+from onecycle.datasets.folder import pictures
 
 WRONG, NAMED, ENOUGH = 500, 2500, 400
 SHORT = ["--set", "model.width=16", "--epochs", "3"]
@@ -21,7 +21,7 @@ SHORT = ["--set", "model.width=16", "--epochs", "3"]
 
 def with_wrong_labels(source, target, seed=0):
     """Pack the images at `source` anew, 500 training images in another class; these names."""
-    images = list(members(source))
+    images = list(pictures(source).members())
     train = [i for i, image in enumerate(images) if image.split == "train"]
     classes = sorted({image.class_name for image in images})
     draw = np.random.default_rng(seed)
