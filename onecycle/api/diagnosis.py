@@ -25,6 +25,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "cleanlab": "labels",
     "nbclient": "notebook",
+    "tensorboard": "track",
 }
 FEW_BYTES = 1e9  # a disk with less free than that is worth a warning
 

@@ -10,6 +10,7 @@ from onecycle.machine import Machine
 from onecycle.ranks import Ranks, join
 from onecycle.recipe.schema import Recipe
 from onecycle.run.checkpoint import every
+from onecycle.run.tracking import check
 from onecycle.training.loop import check_groups, check_sizes
 
 
@@ -27,10 +28,12 @@ class Setup:
     threads: int | None = None
     lr_auto: bool = False  # a range test finds the peak of the rate first
     save_every: str | None = None
+    track: str | None = None
 
     def __post_init__(self) -> None:
         if self.save_every is not None:
             every(self.save_every)  # a wrong one is refused before anything is loaded
+        check(self.track)
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
 from onecycle.run.job import Job
 from onecycle.run.memory import explained
+from onecycle.run.tracking import tracking
 
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
@@ -32,7 +33,7 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
     """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
     dataset, where, ranks = setup.open(seed, show)
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
-    job = Job(setup.recipe, dataset, where, seed, folder, ranks, setup.save_every)
+    job = Job(setup.recipe, dataset, where, seed, folder, ranks, setup.save_every, setup.track)
     with _one_writer(folder, ranks):
         if ranks.first:
             record.check_empty(folder)  # another run may have been quicker, and be over
@@ -55,7 +56,7 @@ def resume(
     try:
         then = made["machine"]
         where = machine.choose(then["device"], then["precision"], threads or then["threads"])
-        seed, save_every = int(made["seed"]), made.get("save_every")
+        seed, save_every, track = int(made["seed"]), made.get("save_every"), made.get("track")
         made["versions"] = {**_surroundings(where, ALONE)["versions"], **made.get("versions", {})}
     except (KeyError, TypeError, ValueError) as error:
         raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
@@ -84,7 +85,7 @@ def resume(
             changed.append("other data")
         if changed and ranks.first:
             files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
-        job = Job(recipe, dataset, where, seed, folder, ranks, save_every, tuple(changed))
+        job = Job(recipe, dataset, where, seed, folder, ranks, save_every, track, tuple(changed))
         show.resumed(job, checkpoint)
         return drive(job, checkpoint, show)
 
@@ -129,8 +130,14 @@ def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:
 
 def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     """Conduct `job`, from `checkpoint` if given, show it, and draw its curves."""
-    with show, loss_of_others(), explained(job.recipe, job.machine):
+    with (
+        show,
+        loss_of_others(),
+        explained(job.recipe, job.machine),
+        tracking(job, checkpoint) as track,
+    ):
         for event in conduct(job, checkpoint):
+            track(event)
             show.event(event)
     if job.ranks.first:
         plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
@@ -171,6 +178,7 @@ def describe(
             "seed": job.seed,
             "val_fraction": val_fraction,
             "save_every": job.save_every,
+            "track": job.track,
             **_surroundings(job.machine, job.ranks),
         },
     )

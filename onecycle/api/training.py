@@ -35,6 +35,7 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    track: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run: ...
@@ -57,6 +58,7 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    track: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Runs: ...
@@ -78,6 +80,7 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    track: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run | Runs:
@@ -96,10 +99,12 @@ def train(
     error otherwise. `image_size` is what pictures are brought to, 16 to 128 pixels; by default they
     keep the one size that they have, or one is chosen for them. `save_every` is how often to save,
     as `100steps`, `2epochs` or `5min`, by default as often as costs at most one per cent of the
-    time. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to
-    stderr unless `quiet`.
+    time. `track="tensorboard"` also writes the run's events into `tensorboard/` of its folder.
+    `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to stderr
+    unless `quiet`.
 
-    Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
+    Raises RecipeError, DataError, DiskError, DivergedError, MissingExtraError for a tracker that
+    is not installed, or InterruptedRun after a signal.
     """
     setup = Setup(
         choose_recipe(recipe, data, epochs, settings, peak(lr)),
@@ -112,6 +117,7 @@ def train(
         threads,
         lr_auto=lr == "auto",
         save_every=save_every,
+        track=track,
     )
     show = progress.Show(quiet)
     folder = Path(out) if out else None

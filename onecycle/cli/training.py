@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -31,6 +31,7 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    track: Literal["tensorboard"] | None = None,
     out: str | None = None,
     resume: Resume = None,
     force: Force = False,
@@ -76,6 +77,8 @@ def train(
     save_every:
         How often to save, as 100steps, 2epochs or 5min; by default as often as costs at most one
         per cent of the time, and always at the end and on a signal.
+    track:
+        Write the figures of every step and epoch into RUN/tensorboard too.
     out:
         The run folder; by default the next free runs/RECIPE-N.
     resume:
@@ -115,6 +118,7 @@ def train(
             precision=precision,
             threads=threads,
             save_every=save_every,
+            track=track,
             out=out,
             quiet=quiet,
         )

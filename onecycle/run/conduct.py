@@ -36,6 +36,7 @@ class Progress:
     accuracy: float
     images_per_second: float
     seconds_left: float
+    rows: tuple[dict[str, Any], ...] = ()  # of the journal, of the steps since the last of these
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
             stop = (epoch_ends or step.step % flush == 0) and job.ranks.any(stop)
         due = live.saver is not None and live.saver.due(step.step)
         if len(pending) >= flush or epoch_ends or stop or due:
-            _write_steps(live, pending)
-            yield _progress(live, step)
+            rows = _write_steps(live, pending)
+            yield _progress(live, step, rows)
         if epoch_ends:
             _judge_epoch(live, step)
             yield EpochDone(live.journal.epochs[-1])
@@ -173,8 +174,9 @@ def _save(live: _Live) -> None:
     live.journal.write("save", step=live.state.step, seconds=round(seconds, 4))
 
 
-def _write_steps(live: _Live, pending: list[Step]) -> None:
+def _write_steps(live: _Live, pending: list[Step]) -> tuple[dict[str, Any], ...]:
     """Read the pending steps' figures off the device, write them down, and empty the list."""
+    rows = []
     for step in pending:
         loss = float(step.loss)
         if not np.isfinite(loss):
@@ -183,24 +185,36 @@ def _write_steps(live: _Live, pending: list[Step]) -> None:
                 f"the loss or its gradient is no longer finite at step {step.step} (loss {loss}, "
                 f"lr {step.lr:.3g}): start anew with a lower schedule.lr_peak; {last}"
             )
-        live.journal.write(
-            "step",
-            step=step.step,
-            epoch=step.epoch,
-            lr=step.lr,
-            loss=loss,
-            correct=int(step.correct),
-            images=step.images,
-        )
+        row = {
+            "step": step.step,
+            "epoch": step.epoch,
+            "lr": step.lr,
+            "loss": loss,
+            "correct": int(step.correct),
+            "images": step.images,
+        }
+        live.journal.write("step", **row)
+        rows.append(row)
     live.clock.tick(pending[-1].step)
     pending.clear()
+    return tuple(rows)
 
 
-def _progress(live: _Live, step: Step) -> Progress:
+def _progress(live: _Live, step: Step, rows: tuple[dict[str, Any], ...]) -> Progress:
     loss, accuracy = live.journal.train_figures(step.epoch)
     total, rate = live.table.total_steps, live.clock.rate
     left = (total - step.step) / rate if rate else 0.0
-    return Progress(step.step, total, step.epoch, step.lr, loss, accuracy, rate * step.images, left)
+    return Progress(
+        step=step.step,
+        total_steps=total,
+        epoch=step.epoch,
+        lr=step.lr,
+        loss=loss,
+        accuracy=accuracy,
+        images_per_second=rate * step.images,
+        seconds_left=left,
+        rows=rows,
+    )
 
 
 def _judge_epoch(live: _Live, step: Step) -> None:

@@ -20,4 +20,5 @@ class Job:
     folder: Path
     ranks: Ranks = ALONE
     save_every: str | None = None  # as `checkpoint.every` reads it
+    track: str | None = None  # one of `tracking.TRACKERS`, told of every event
     forced: tuple[str, ...] = ()  # what is no longer as it was, in a run that goes on all the same

@@ -25,6 +25,7 @@ ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
 EVALUATION, EVALUATION_FILE = "evaluation", "evaluation.json"
 GALLERY, LABEL_ERRORS = "gallery", "label_errors"
+TENSORBOARD = "tensorboard"
 
 
 def new_folder(recipe_name: str, out: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """Wrong labels put into CIFAR-10 as images are found again; about 20 minutes on two cores.
 
 `ONECYCLE_DATA=<CIFAR-10 as images, packed> pytest tests/acceptance/test_label_errors.py -s`
+With `ONECYCLE_RESULTS=results` the figures are kept in `results/label_errors.json`.
 """
 
 import io
@@ -9,10 +10,12 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
 
+from onecycle import files
 from onecycle.datasets.folder import pictures
 
 WRONG, NAMED, ENOUGH = 500, 2500, 400
@@ -48,11 +51,24 @@ def onecycle(*arguments):
 
 def test_400_of_500_wrong_labels_are_among_the_first_2500(tmp_path, monkeypatch):
     assert "ONECYCLE_DATA" in os.environ, "set ONECYCLE_DATA to the archive of CIFAR-10's images"
+    results = Path(os.environ.get("ONECYCLE_RESULTS", tmp_path)).resolve()
     monkeypatch.chdir(tmp_path)
     wrong = with_wrong_labels(Path(os.environ["ONECYCLE_DATA"]), tmp_path / "noisy.tar")
     # Only its data and recipe count here.
     onecycle("train", "--data", "noisy.tar", *SHORT[:2], "--epochs", "0.1", "--out", "run")
+    start = time.monotonic()
     found = onecycle("gallery", "run", "--label-errors", *SHORT, "--count", str(NAMED))
     named = {picture["name"] for picture in found["pictures"]}
+    figures = {
+        "data": Path(os.environ["ONECYCLE_DATA"]).name,
+        "options": " ".join(SHORT),
+        "wrong_labels": WRONG,
+        "named": len(named),
+        "wrong_and_named": len(wrong & named),
+        "title": found["title"],
+        "seconds": round(time.monotonic() - start),
+        "machine": json.loads(Path("run/environment.json").read_bytes())["machine"],
+    }
+    files.write_json(results / "label_errors.json", figures)
     print(f"{found['title']}: {len(wrong & named)} of {WRONG} wrong labels named")
     assert len(named) == NAMED and len(wrong & named) >= ENOUGH
