@@ -11,6 +11,10 @@ class OnecycleError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        # It may quote a file, and so anything at all.
+        return escaped(super().__str__())
+
 
 class RecipeError(OnecycleError):
     """Wrong usage, or a recipe that can't be."""
@@ -67,6 +71,16 @@ def need(module: str, extra: str, purpose: str) -> ModuleType:
         raise MissingExtraError(
             f"{purpose} needs {module}: pip install 'onecycle[{extra}]'"
         ) from error
+
+
+def escaped(text: str) -> str:
+    """`text` on one line, whatever is in it: what can't be printed as Python would write it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def brief(text: str, most: int = 100) -> str:
+    """`text`, its middle left out where it has more than `most` characters."""
+    return text if len(text) <= most + 3 else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
 def one_line(error: Exception) -> str:

@@ -8,8 +8,9 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import watching
 
-from onecycle.datasets import cifar
+from onecycle.datasets import cifar, load
 from onecycle.errors import OnecycleError
 
 TEN_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -210,4 +211,24 @@ def fuzz(form, count, seed=0):
                 taken += 1
             except OnecycleError as error:
                 assert len(str(error).splitlines()) == 1
+    return taken
+
+
+def fuzz_archives(folder, suffix, count, seed=0):
+    """How many of `count` mutated archives are taken; what isn't refused properly raises.
+
+    All of the archive is mutated: its headers, its compressed parts and what is in them.
+    """
+    content = write_archive(folder / f"a.{suffix}", cifar10()[0], "x").read_bytes()
+    path, taken = folder / f"b.{suffix}", 0
+    for damaged in mutations(content, np.random.default_rng(seed), count):
+        path.write_bytes(damaged)
+        with watching.acts() as seen:
+            try:
+                for _ in load.source(path).read():
+                    pass
+                taken += 1
+            except OnecycleError as error:
+                assert len(str(error).splitlines()) == 1
+        assert not seen, seen
     return taken

@@ -15,7 +15,7 @@ import pytest
 from onecycle.datasets import cache, cifar, cifar_form, unpickle
 from onecycle.datasets import load as load_module
 from onecycle.datasets.load import load
-from onecycle.errors import DataError, OnecycleError
+from onecycle.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -452,17 +452,5 @@ def test_fuzz(form):
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
-def test_fuzz_of_whole_archives(tmp_path, ten, suffix):
-    content = cifar_files.write_archive(tmp_path / f"a.{suffix}", ten[0], "x").read_bytes()
-    path, draw = tmp_path / f"b.{suffix}", np.random.default_rng(0)
-    outcomes = set()
-    for damaged in cifar_files.mutations(content, draw, 60):
-        path.write_bytes(damaged)
-        try:
-            for _ in load_module.source(path).read():
-                pass
-            outcomes.add("taken")
-        except OnecycleError as error:
-            assert len(str(error).splitlines()) == 1
-            outcomes.add("refused")
-    assert "refused" in outcomes
+def test_fuzz_of_whole_archives(tmp_path, suffix):
+    assert cifar_files.fuzz_archives(tmp_path, suffix, 60) < 60

@@ -232,6 +232,10 @@ WRONG = [
     ("schedule.lr_peak", float("nan"), ["schedule.lr_peak", "nan"]),
     ("groups.0.weight_decay", float("inf"), ["groups.0.weight_decay", "inf"]),
     ("epochs", 0, ["epochs"]),
+    ("epochs", 1e308, ["epochs", "1000000"]),
+    ("batch_size", 10**18, ["batch_size"]),
+    ("model.width", 10**18, ["model.width"]),
+    ("model.head", "x" * 5000, ["model.head", "x...x"]),
     ("batch_size", 0, ["batch_size"]),
     ("batch_size", 0.5, ["batch_size"]),
     ("label_smoothing", 1.0, ["label_smoothing"]),
@@ -290,6 +294,9 @@ def test_wrong_assignment_is_refused_with_its_key(key, value, parts):
         ("groups.1.match=x", ["groups.1.match", "'1'"]),
         ("groups.first.match=x", ["'first'"]),
         ("groups.².match=x", ["'²'"]),
+        (f"groups.{'9' * 5000}.match=x", ["groups.9", "9...9"]),
+        (f"epochs={'9' * 5000}", ["epochs", "9...9"]),
+        (f"epochs={'[' * 5000}", ["epochs", "[...["]),
         ("optimizers.adam.eps=1", ["no table 'adam'"]),
         ("model.width.x=1", ["model.width.x"]),
         ("=3", ["unknown key"]),
@@ -327,7 +334,10 @@ def test_missing_key_is_named(key):
     assert_refused(lambda: parse(content, "here"), "here", key)
 
 
-@pytest.mark.parametrize("content", [b"epochs 3", b"\xff\xfe", b"[model"])
+@pytest.mark.parametrize(
+    "content",
+    [b"epochs 3", b"\xff\xfe", b"[model", b"epochs = " + b"9" * 5000, b"a = " + b"[" * 5000],
+)
 def test_file_that_is_no_toml_is_refused(content, tmp_path):
     path = tmp_path / "wrong.toml"
     path.write_bytes(content)

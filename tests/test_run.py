@@ -52,7 +52,7 @@ def test_a_run_folder_holds_everything():
     assert environment["machine"]["precision"] == "fp32" and environment["seed"] == 3
     rows = run.metrics
     assert [row["epoch"] for row in rows] == [1, 2]
-    labels = np.load(run.path / record.LABELS)
+    labels = np.load(run.path / "test_labels.npy")
     assert metrics.accuracy(run.probabilities, labels) == run.test_accuracy
     assert run.probabilities.dtype == np.float32
     np.testing.assert_allclose(run.probabilities.sum(axis=1), 1, atol=1e-5)
@@ -128,7 +128,7 @@ def test_going_on_from_any_step_is_bitwise(tmp_path, monkeypatch, step):
     assert kept.step == step - 1
     for _ in conduct(broken, kept):
         pass
-    for name in (record.WEIGHTS, record.PROBABILITIES, record.METRICS):
+    for name in (record.WEIGHTS, "test_probabilities.npy", record.METRICS):
         assert (broken.folder / name).read_bytes() == (whole.folder / name).read_bytes()
     steps = [
         event["step"]

@@ -38,9 +38,9 @@ def make_run(tmp_path):
         )
         if finished:
             right = np.asarray(right, dtype=bool)
-            np.save(folder / record.LABELS, np.zeros(len(right), dtype=np.int64))
+            np.save(folder / "test_labels.npy", np.zeros(len(right), dtype=np.int64))
             chances = np.where(right[:, None], [0.9, 0.1], [0.2, 0.8]).astype(np.float32)
-            np.save(folder / record.PROBABILITIES, chances)
+            np.save(folder / "test_probabilities.npy", chances)
             summary = {
                 "run": str(folder),
                 "recipe": "net",

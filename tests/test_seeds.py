@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import onecycle
-from onecycle.errors import RecipeError
+from onecycle import files
+from onecycle.api import seeds
+from onecycle.errors import DiskError, OnecycleError, RecipeError
 from onecycle.run import record
 
 TINY = ["model.width=4", "epochs=1", "schedule.peak_epoch=0.5", "batch_size=256"]
@@ -32,7 +34,7 @@ def test_each_seed_is_a_run_and_the_figures_are_their_spread(finished):
         assert found["low"] < found["mean"] < found["high"]
     recalls = []
     for run in finished.runs:
-        labels = np.load(run.path / record.LABELS)
+        labels = np.load(run.path / "test_labels.npy")
         right = run.probabilities.argmax(axis=1) == labels
         recalls.append(right[labels == 3].mean())
     assert finished.summary["per_class"]["3"]["recall"]["mean"] == pytest.approx(np.mean(recalls))
@@ -57,6 +59,31 @@ def test_what_is_missing_after_an_interruption_is_made_and_the_rest_kept(finishe
         assert again.summary[key] == finished.summary[key]
     for one, other in zip(again.runs, finished.runs, strict=True):
         assert (one.probabilities == other.probabilities).all()
+
+
+def test_the_folder_of_several_seeds_is_held_before_anything_is_written(tmp_path, monkeypatch):
+    held = []
+    write = files.write_json
+
+    def watched(path, content):
+        with pytest.raises(OnecycleError, match="is being written by process"):
+            files.FolderLock(path.parent)
+        held.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_json", watched)
+    monkeypatch.setattr(seeds, "_finish_all", lambda *_: None)
+    onecycle.train("digits", seeds=2, out=tmp_path / "two", **OPTIONS)
+    assert held == [record.RECIPE, record.SEEDS]
+    files.FolderLock(tmp_path / "two").release()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"seeds": ["x"], "setup": {}}'])
+def test_a_damaged_list_of_seeds_ends_in_one_line(finished, tmp_path, content):
+    shutil.copy(finished.path / record.RECIPE, tmp_path)
+    (tmp_path / record.SEEDS).write_text(content)
+    with pytest.raises(DiskError, match=r"seeds\.json: it is damaged"):
+        onecycle.resume(tmp_path, quiet=True)
 
 
 def test_seeds_are_listed_and_compared_as_a_group(finished, tmp_path):

@@ -11,7 +11,7 @@ from onecycle.api import single
 from onecycle.api.handle import Run
 from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
-from onecycle.errors import RecipeError
+from onecycle.errors import DiskError, RecipeError
 from onecycle.recipe import book
 from onecycle.reporting import seeds as reporting
 from onecycle.run import record
@@ -41,34 +41,46 @@ class Runs:
 def train(setup: Setup, seeds: list[int], out: Path | None, show: progress.Show) -> Runs:
     """Train `setup` once for each of `seeds` into the new folder `out`."""
     folder = record.new_folder(setup.recipe.name, out)
-    if setup.lr_auto:  # once for all, so that they are seeds of one recipe
-        dataset, where, _ = setup.open(seeds[0], show)
-        job = Job(setup.recipe, dataset, where, seeds[0], folder)
-        setup = setup.with_recipe(with_found_rates(job, show))
-    files.write_json(
-        folder / record.RECIPE,
-        {"digest": setup.recipe.digest(), "recipe": setup.recipe.to_dict()},
-    )
-    files.write_json(folder / record.SEEDS, {"seeds": seeds, "setup": setup.to_dict()})
-    return go_on(folder, show)
+    lock = files.FolderLock(folder)
+    try:
+        record.check_empty(folder)  # another run may have been quicker, and be over
+        if setup.lr_auto:  # once for all, so that they are seeds of one recipe
+            dataset, where, _ = setup.open(seeds[0], show)
+            job = Job(setup.recipe, dataset, where, seeds[0], folder)
+            setup = setup.with_recipe(with_found_rates(job, show))
+        files.write_json(
+            folder / record.RECIPE,
+            {"digest": setup.recipe.digest(), "recipe": setup.recipe.to_dict()},
+        )
+        files.write_json(folder / record.SEEDS, {"seeds": seeds, "setup": setup.to_dict()})
+        return _finish_all(folder, show)
+    finally:
+        lock.release()
 
 
 def go_on(folder: Path, show: progress.Show) -> Runs:
     """Train the seeds of `folder` that aren't finished, and summarize all of them."""
-    made = files.read_json(folder / record.SEEDS)
-    setup = Setup(book.find(str(folder / record.RECIPE)), **made["setup"])
     lock = files.FolderLock(folder)
     try:
-        for number, seed in enumerate(made["seeds"], start=1):
-            show.seed(seed, number, len(made["seeds"]))
-            _finish(setup, seed, folder / f"seed-{seed}", show)
-        runs = Runs(folder)
-        files.write_json(
-            folder / record.SUMMARY, reporting.summarize([run.path for run in runs.runs])
-        )
-        return runs
+        return _finish_all(folder, show)
     finally:
         lock.release()
+
+
+def _finish_all(folder: Path, show: progress.Show) -> Runs:
+    """`go_on`, in a folder that this process holds."""
+    made = files.read_json(folder / record.SEEDS)
+    try:
+        seeds = [int(seed) for seed in made["seeds"]]
+        setup = Setup(book.find(str(folder / record.RECIPE)), **made["setup"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DiskError(f"cannot read {folder / record.SEEDS}: it is damaged") from error
+    for number, seed in enumerate(seeds, start=1):
+        show.seed(seed, number, len(seeds))
+        _finish(setup, seed, folder / f"seed-{seed}", show)
+    runs = Runs(folder)
+    files.write_json(folder / record.SUMMARY, reporting.summarize([run.path for run in runs.runs]))
+    return runs
 
 
 def check(seeds: int, world: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from onecycle.cli.app import Json, Quiet, app
-from onecycle.errors import DataError, RecipeError
+from onecycle.errors import DataError, RecipeError, escaped
 
 if TYPE_CHECKING:
     from onecycle.use.prediction import Prediction
@@ -128,8 +128,3 @@ def _print_table(found: "Iterable[Prediction]", classes: tuple[str, ...]) -> Non
             print(f"probabilities are {'' if one.calibrated else 'not '}calibrated")
         cells = [f"{share:7.2%} {escaped(name):<{width}}" for name, share in one.top]
         print(*cells, escaped(one.file), sep="  ")
-
-
-def escaped(text: str) -> str:
-    """`text` on one line, whatever is in it: what can't be printed as Python would write it."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

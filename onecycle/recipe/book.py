@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from onecycle.errors import RecipeError, did_you_mean
+from onecycle.errors import RecipeError, brief, did_you_mean
 from onecycle.files import disk_errors
 from onecycle.recipe import schedules
 from onecycle.recipe.schema import Recipe, parse
@@ -39,8 +39,9 @@ def find(name: str) -> Recipe:
         return parse(_run_recipe(content, name), name)
     try:
         table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {name}: not TOML: {error}") from error
+    # Numbers of thousands of digits are a ValueError, tables within a thousand others recursion.
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"recipe {name}: not TOML: {brief(str(error))}") from error
     return parse(table, f"recipe {name}")
 
 
@@ -76,12 +77,12 @@ def change(
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
-            raise RecipeError(f"--set {assignment}: write key=value, such as model.width=32")
+            raise RecipeError(f"--set {brief(assignment)}: write key=value, such as model.width=32")
         key, value = key.strip(), value.strip()
         if key == "schedule.kind":
-            content["schedule"] = schedules.as_kind(content["schedule"], _value(value))
+            content["schedule"] = schedules.as_kind(content["schedule"], _value(key, value))
         else:
-            _assign(content, key, _value(value))
+            _assign(content, key, _value(key, value))
     changed = parse(content, f"recipe {recipe.name} as changed")
     if changed.digest() == recipe.digest():
         return recipe
@@ -94,28 +95,31 @@ def _assign(content: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         here = here[_step(here, part, key)]
         if here is None:
-            raise RecipeError(f"--set {key}: this recipe has no table '{part}'")
+            raise RecipeError(f"--set {brief(key)}: this recipe has no table '{part}'")
     here[_step(here, last, key)] = value
 
 
 def _step(here: Any, part: str, key: str) -> str | int:
     """`part` as a key or index of `here`; RecipeError naming the full `key` if it is none."""
+    key = brief(key)
     if isinstance(here, list):
-        if part.isdecimal() and int(part) < len(here):
+        if part in map(str, range(len(here))):
             return int(part)
-        raise RecipeError(f"--set {key}: '{part}' is not a row number below {len(here)}")
+        raise RecipeError(f"--set {key}: '{brief(part)}' is not a row number below {len(here)}")
     if not isinstance(here, dict) or part not in here:
         options = list(here) if isinstance(here, dict) else []
-        raise RecipeError(f"--set {key}: unknown key '{part}'{did_you_mean(part, options)}")
+        raise RecipeError(f"--set {key}: unknown key '{brief(part)}'{did_you_mean(part, options)}")
     return part
 
 
-def _value(text: str) -> Any:
-    """`text` as a TOML value; a bare word is a string."""
+def _value(key: str, text: str) -> Any:
+    """`text` as a TOML value; a bare word is a string. RecipeError, naming `key`, for neither."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"--set {brief(key)}={brief(text)}: {brief(str(error))}") from error
 
 
 def _read(name: str) -> bytes:
@@ -136,6 +140,6 @@ def _run_recipe(content: bytes, where: str) -> dict[str, Any]:
     """The recipe in the bytes of a run's `recipe.json`."""
     try:
         recipe: dict[str, Any] = json.loads(content)["recipe"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(f"recipe {where}: not the recipe.json of a run") from error
     return recipe

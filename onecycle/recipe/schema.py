@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from onecycle.errors import RecipeError, did_you_mean
+from onecycle.errors import RecipeError, brief, did_you_mean
 from onecycle.files import sha256_bytes
 from onecycle.recipe import schedules
 from onecycle.recipe.schedules import ScheduleSpec
@@ -33,7 +33,7 @@ class ModelSpec(_Spec):
     """Which network, and its free numbers."""
 
     name: Literal["davidnet", "dilated", "resnet18", "speednet"]
-    width: int = Field(ge=1, description="channels of the first convolution")
+    width: int = Field(ge=1, le=2**16, description="channels of the first convolution")
     conv_bias: Literal["none", "plain", "all"] = Field(
         "none", description="biases on no convolution, on those outside the residuals, on all"
     )
@@ -128,8 +128,8 @@ class Recipe(_Spec):
 
     name: str
     about: str
-    epochs: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
+    epochs: float = Field(gt=0, le=1e6)
+    batch_size: int = Field(ge=1, le=10**9)
     ghost_batch: int = Field(
         0, ge=0, description="images that share batch-norm statistics; 0: the whole batch"
     )
@@ -196,15 +196,17 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
         kinds = KINDS.get(str(first["loc"][0]), {}) if len(first["loc"]) > 1 else {}
         location = [str(part) for i, part in enumerate(first["loc"]) if i != 1 or not kinds]
         message = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        given = (
+            "" if isinstance(first["input"], dict) else f" (given: {brief(repr(first['input']))})"
+        )
         if first["type"] == "extra_forbidden":
             table = kinds[str(first["loc"][1])] if kinds else _table(first["loc"])
             message = f"unknown key{did_you_mean(location[-1], table.model_fields)}"
         elif first["type"] == "union_tag_invalid":
             tag, known = first["ctx"]["tag"], KINDS[location[0]]
             location.append("kind")
-            message = f"'{tag}' is none of {', '.join(known)}{did_you_mean(tag, known)}"
-        key = ".".join(location)
+            message = f"'{brief(str(tag))}' is none of {', '.join(known)}{did_you_mean(tag, known)}"
+        key = ".".join(brief(part) for part in location)
         raise RecipeError(f"{where}: {key + ': ' if key else ''}{message}{given}") from None
 
 

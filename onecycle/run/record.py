@@ -18,8 +18,7 @@ from onecycle.errors import DiskError, RecipeError
 RECIPE, ENVIRONMENT, CLASSES = "recipe.json", "environment.json", "classes.json"
 SPLIT = "split.csv"  # each image's part, where the test part was drawn
 EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
-WEIGHTS, PROBABILITIES, LABELS = "model.safetensors", "test_probabilities.npy", "test_labels.npy"
-CHECKPOINTS, CURVES = "checkpoints", "curves.png"
+WEIGHTS, CHECKPOINTS, CURVES = "model.safetensors", "checkpoints", "curves.png"
 LR_TABLE, LR_PLOT, LR_FOUND = "lr_find.csv", "lr_find.png", "lr_find.json"
 ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
