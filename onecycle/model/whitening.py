@@ -20,7 +20,7 @@ class Whitening(nn.Conv2d):
         filters = self.weight.detach()
         del self.weight
         self.register_buffer("weight", filters)
-        nn.init.zeros_(self.bias)
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     @torch.no_grad()
     def learn(self, images: Tensor) -> None:

@@ -57,7 +57,8 @@ def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
     matrix takes part in two products only, whatever the number of iterations.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T, iterations).T
+        turned: Tensor = orthogonal(matrix.T, iterations).T
+        return turned
     small = matrix / (matrix.norm() + EPS)
     gram = small @ small.T
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -66,4 +67,5 @@ def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
         polynomial = LINEAR * identity + CUBIC * gram + QUINTIC * (gram @ gram)
         total = polynomial @ total
         gram = polynomial @ gram @ polynomial
-    return total @ small
+    result: Tensor = total @ small
+    return result
