@@ -64,7 +64,7 @@ class TrainState:
         self.step = step
 
 
-WHITENED_BY = 5000  # images that the stem's filters are taken from, spread over the training part
+WHITENED_BY = 1000  # images that the stem's filters are taken from, spread over the training part
 
 
 def create(recipe: Recipe, dataset: Dataset, machine: Machine, seed: int) -> TrainState:
