@@ -169,6 +169,7 @@ def describe(
                 "notes": data.notes,
             },
             "seed": job.seed,
+            "epochs": job.recipe.sized(len(data.train)).epochs,
             "val_fraction": val_fraction,
             "save_every": job.save_every,
             **_surroundings(job.machine, job.ranks),

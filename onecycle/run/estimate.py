@@ -27,6 +27,7 @@ def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
     Times steps of a small batch of the recipe's own kind, after one that warms up.
     """
     batch = min(recipe.batch_size, machine.piece, len(dataset.train))
+    recipe = recipe.sized(len(dataset.train))
     epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
     small = recipe.model_copy(update={"batch_size": batch, "ghost_batch": 0, "epochs": epochs})
     state = states.create(small, dataset, machine, seed=0)
@@ -45,7 +46,7 @@ def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
 def run_seconds(recipe: Recipe, per_image: float, train: int, judged: int) -> float:
     """Seconds of a run over `train` images, with `judged` images predicted after each epoch."""
     trained = timetable(recipe, train).total_steps * min(recipe.batch_size, train)
-    return per_image * (trained + FORWARD_SHARE * (judged * recipe.epochs + train))
+    return per_image * (trained + FORWARD_SHARE * (judged * recipe.sized(train).epochs + train))
 
 
 def _wait(machine: Machine) -> None:
