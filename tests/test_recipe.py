@@ -17,7 +17,9 @@ FULL = {
     "name": "full",
     "about": "all fields",
     "epochs": 8.0,
+    "for_images": 5000,
     "batch_size": 64,
+    "balance": "sampling",
     "ghost_batch": 32,
     "drop_last": True,
     "label_smoothing": 0.2,
@@ -32,6 +34,7 @@ FULL = {
         "statistics": "imagenet",
     },
     "augment": {
+        "for_size": 32,
         "pad": 4,
         "pad_mode": "reflect",
         "flip": "alternating",
@@ -75,6 +78,7 @@ OTHER_SCHEDULES = [
     {"kind": "constant", "lr_peak": 1e-2},
 ]
 OTHER_WORD = {
+    "sampling": "weights",
     "plain": "all",
     "gap": "max",
     "imagenet": "data",

@@ -140,7 +140,7 @@ def _summarize(recipe: Recipe, folder: Path, variants: dict[str, Recipe]) -> dic
         "recipe_digest": recipe.digest(),
         "data": one["data"],
         "data_digest": one["data_digest"],
-        "epochs": recipe.epochs,
+        "epochs": one["epochs"],
         "whole": asdict(spread(whole)),
         "ingredients": [
             {

@@ -67,8 +67,9 @@ class DataFacts:
 
         That is what a run of this recipe with this seed draws, if it holds no images out.
         """
-        data, spec = self.dataset, self.recipe.augment
+        data = self.dataset
         count = len(data.train)
+        spec = self.recipe.sized(count, data.image_size).augment
         picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
         pixels = torch.from_numpy(data.train.pixels)
         rows, positions = torch.from_numpy(data.train.rows[picked]), torch.from_numpy(picked)

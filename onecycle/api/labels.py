@@ -92,9 +92,10 @@ def _out_of_sample(
     ]
     if jobs:
         seconds = len(jobs) * estimate.seconds(recipe, jobs[0].dataset, where)
+        epochs = recipe.sized(len(jobs[0].dataset.train)).epochs
         kept = f", {FOLDS - len(jobs)} of them kept from before" if len(jobs) < FOLDS else ""
         show.note(
-            f"{FOLDS} trainings of {recipe.name} ({recipe.digest()}), {recipe.epochs:g} epochs on "
+            f"{FOLDS} trainings of {recipe.name} ({recipe.digest()}), {epochs:g} epochs on "
             f"{len(jobs[0].dataset.train):,} images each{kept}: expected to take about "
             f"{progress.duration(seconds)} here; Ctrl-C saves, and the same command goes on"
         )

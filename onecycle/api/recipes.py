@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from onecycle.datasets.load import kind
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 
@@ -28,7 +29,7 @@ def choose_recipe(
     peak. Raises RecipeError.
     """
     if not isinstance(recipe, Recipe):
-        recipe = book.find(recipe or book.default_for(str(data)))
+        recipe = book.find(recipe or book.DEFAULTS[kind(data)])
     return book.change(recipe, _assignments(settings), epochs, lr)
 
 

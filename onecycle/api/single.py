@@ -176,6 +176,7 @@ def describe(
                 "notes": data.notes,
             },
             "seed": job.seed,
+            "epochs": job.recipe.sized(len(data.train)).epochs,
             "val_fraction": val_fraction,
             "save_every": job.save_every,
             "track": job.track,

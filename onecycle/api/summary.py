@@ -68,7 +68,7 @@ class Summary:
             "image_size": self.image_size,
             **architecture.totals(layers),
             "layers": layers,
-            "epochs": self.recipe.epochs,
+            "epochs": self.recipe.sized(TRAIN).epochs,
             "steps_per_epoch": self.timetable.steps_per_epoch,
             "steps": self.timetable.total_steps,
             "rates": self.rates,
@@ -119,7 +119,8 @@ def draw_schedule(recipe: Recipe, table: Timetable, images: int) -> Figure:
     for kind in dict.fromkeys(group.optimizer for group in recipe.groups):
         base = getattr(recipe.optimizers, kind).momentum
         momenta[kind] = [table.momentum(step, base) for step in steps]
-    title = f"{plots.literal(recipe.name)}, {recipe.epochs:g} epochs of {images:,} images"
+    epochs = recipe.sized(images).epochs
+    title = f"{plots.literal(recipe.name)}, {epochs:g} epochs of {images:,} images"
     return cycle.schedule([table.lr(step) for step in steps], momenta, table.steps_per_epoch, title)
 
 

@@ -22,9 +22,14 @@ ORDER, CROP, FLIP, CUTOUT = range(4)
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch's choices; all but `order` are indexed by an image's position in its split."""
+    """One epoch's choices: which images are trained on, and a row of choices for each.
 
-    order: Tensor  # (N,) int64: the positions in the order in which they are trained on
+    A row belongs to an image's position in its split, or, where some images come more than once,
+    to a place in the order.
+    """
+
+    order: Tensor  # (N,) int64: positions in the split, in the order in which they are trained on
+    choice: Tensor  # (N,) int64: for each place in that order, which row of what follows is for it
     top: Tensor  # (N,) int64: first row of the crop in the padded image
     left: Tensor  # (N,) int64: first column of it
     flip: Tensor  # (N,) bool
@@ -37,11 +42,25 @@ class Plan:
         return Plan(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def draw(spec: AugmentSpec, count: int, size: int, seed: int, epoch: int) -> Plan:
-    """The plan of `epoch` (from 0) for `count` images of `size` pixels."""
+def draw(
+    spec: AugmentSpec,
+    count: int,
+    size: int,
+    seed: int,
+    epoch: int,
+    balanced: np.ndarray | None = None,
+) -> Plan:
+    """The plan of `epoch` (from 0) for `count` images of `size` pixels.
+
+    With their labels (N,) as `balanced`, each class is drawn equally often.
+    """
+    order = choice = _stream(seed, epoch, ORDER).permutation(count)
+    if balanced is not None:
+        order, choice = _each_class_alike(balanced, _stream(seed, epoch, ORDER)), np.arange(count)
     top, left = _stream(seed, epoch, CROP).integers(0, 2 * spec.pad + 1, (2, count))
     plan = (
-        _stream(seed, epoch, ORDER).permutation(count),
+        order,
+        choice,
         top,
         left,
         _draw_flip(spec, count, seed, epoch),
@@ -62,7 +81,7 @@ def apply(
     """The augmented images, (n, H, W, 3) uint8.
 
     `pixels` (M, H, W, 3) uint8 holds the originals, `rows` (n,) says which of them, `positions`
-    (n,) where their choices stand in `plan`; `fill` (3,) uint8 is the colour of the cutout.
+    (n,) which rows of choices in `plan`; `fill` (3,) uint8 is the colour of the cutout.
     """
     size = pixels.shape[1]
     line = torch.arange(size, device=pixels.device)
@@ -96,6 +115,22 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 def _stream(seed: int, epoch: int, kind: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, kind]))
+
+
+def _each_class_alike(labels: np.ndarray, stream: np.random.Generator) -> np.ndarray:
+    """As many positions as `labels`, (N,), of each class as many as of another, or one more.
+
+    A class's images come equally often, or once more; of large classes a part is left out.
+    """
+    classes = np.unique(labels)
+    wanted = np.full(len(classes), len(labels) // len(classes))
+    wanted[stream.permutation(len(classes))[: len(labels) % len(classes)]] += 1
+    taken = []
+    for label, count in zip(classes, wanted, strict=True):
+        members = np.flatnonzero(labels == label)
+        rounds = [stream.permutation(members) for _ in range(-(-count // len(members)))]
+        taken.append(np.concatenate([members[:0], *rounds])[:count])
+    return stream.permutation(np.concatenate(taken))
 
 
 def _draw_flip(spec: AugmentSpec, count: int, seed: int, epoch: int) -> np.ndarray:

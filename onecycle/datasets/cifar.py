@@ -53,11 +53,13 @@ def find_packed(path: Path) -> tuple[Form, str] | None:
     It reads no further than it must. Raises DataError for a damaged archive.
     """
     found: dict[tuple[str, str], int] = {}
+    images = 0
     with damage(path), closing(entries(path)) as listing:
         for entry, _, _ in listing:
             folder, name = _place(entry)
-            if is_image(name) and PARTS.keys() & folder.split("/")[-2:]:
-                return None  # an image in its split's folder
+            images += is_image(name)
+            if images > ENOUGH or (images and PARTS.keys() & folder.split("/")[-2:]):
+                return None  # these are pictures
             for form in FORMS:
                 if name in form.files():
                     key = (form.folder, folder)

@@ -73,6 +73,19 @@ def load(
     return replace(dataset, name=name, source=given if coarse else str(path.resolve()))
 
 
+def kind(spec: str | Path) -> str:
+    """What `spec` stands for: digits, cifar, or pictures, which is also what is not there."""
+    given = str(spec)
+    if given in NAMES:
+        return "digits" if given == "digits" else "cifar"
+    path = _expanded(given)
+    with disk_errors(path, "read"):
+        if path.is_dir():
+            return "cifar" if cifar.find(path) else "pictures"
+        packed = path.is_file() and has_archive_suffix(path) and cifar.find_packed(path)
+        return "cifar" if packed else "pictures"
+
+
 def source(path: Path, labels: str = "fine", image_size: int | None = None) -> Source:
     """What is at `path`; CIFAR is recognised by its files, and anything else taken for images.
 

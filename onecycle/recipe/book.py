@@ -14,18 +14,12 @@ from onecycle.recipe import schedules
 from onecycle.recipe.schema import Recipe, parse
 
 CATALOG = resources.files("onecycle.recipe.catalog")
-DEFAULTS = {"digits": "digits", "cifar10": "davidnet"}  # data by name -> the recipe made for it
-DEFAULT_FOR_FILES = "davidnet"
+DEFAULTS = {"digits": "digits", "cifar": "davidnet", "pictures": "folder"}  # by kind of data
 
 
 def names() -> list[str]:
     """The names in the catalogue, sorted."""
     return sorted(f.name[:-5] for f in CATALOG.iterdir() if f.name.endswith(".toml"))
-
-
-def default_for(data: str) -> str:
-    """The recipe that the catalogue names for the data that `data` stands for."""
-    return DEFAULTS.get(data, DEFAULT_FOR_FILES)
 
 
 def find(name: str) -> Recipe:
@@ -58,9 +52,10 @@ def change(
 ) -> Recipe:
     """`recipe` with `key=value` assignments (keys dotted, `groups.0.weight_decay=0.1`).
 
-    `epochs` sets the length, and stretches the schedule with it; `lr` sets the schedule's peak,
-    and scales its other rates with it; assignments come after both. What differs from the
-    original is named `<name>+custom`. Raises RecipeError for an unknown key or a bad value.
+    `epochs` sets the length, for any number of images, and stretches the schedule with it; `lr`
+    sets the schedule's peak, and scales its other rates with it; assignments come after both. What
+    differs from the original is named `<name>+custom`. Raises RecipeError for an unknown key or a
+    bad value.
     """
     content = recipe.model_dump(mode="json")
     if epochs is not None:
@@ -69,7 +64,7 @@ def change(
         factor = epochs / content["epochs"]
         content["schedule"] = schedules.stretched(content["schedule"], factor)
         content["resolution"] = [[at * factor, share] for at, share in content["resolution"]]
-        content["epochs"] = epochs
+        content["epochs"], content["for_images"] = epochs, 0
     if lr is not None:
         if not lr > 0:
             raise RecipeError(f"--lr {lr:g}: give more than 0, or auto")

@@ -59,6 +59,9 @@ class ModelSpec(_Spec):
 class AugmentSpec(_Spec):
     """What is done to each training image, anew in every epoch."""
 
+    for_size: int = Field(
+        0, ge=0, description="pixels of a side that pad and cutout are for; 0: whatever size"
+    )
     pad: int = Field(0, ge=0, description="pixels added on each side before the random crop")
     pad_mode: Literal["zero", "reflect"] = "zero"
     flip: Literal["none", "random", "alternating"] = Field(
@@ -129,7 +132,13 @@ class Recipe(_Spec):
     name: str
     about: str
     epochs: float = Field(gt=0, le=1e6)
+    for_images: int = Field(
+        0, ge=0, description="training images that epochs are for; 0: however many there are"
+    )
     batch_size: int = Field(ge=1, le=10**9)
+    balance: Literal["none", "weights", "sampling"] = Field(
+        "none", description="classes count alike: by weights in the loss, or drawn equally often"
+    )
     ghost_batch: int = Field(
         0, ge=0, description="images that share batch-norm statistics; 0: the whole batch"
     )
@@ -163,6 +172,29 @@ class Recipe(_Spec):
                     f"group '{group.match}' needs the table [optimizers.{group.optimizer}]"
                 )
         return self
+
+    def sized(self, images: int, size: int | None = None) -> "Recipe":
+        """The recipe as it is for so many training images, of `size` pixels.
+
+        With `for_images`, the run is sqrt(for_images / images) times as long, in whole epochs: of
+        a hundred times the images, each is seen a tenth as often. With `augment.for_size`, pad and
+        cutout grow with the images, to whole pixels.
+        """
+        changes: dict[str, Any] = {}
+        if self.for_images:
+            epochs = max(1, round(self.epochs * (self.for_images / images) ** 0.5))
+            plain = self.schedule.model_dump(mode="json")
+            factor = epochs / self.epochs
+            schedule = type(self.schedule).model_validate(schedules.stretched(plain, factor))
+            resolution = tuple((at * factor, share) for at, share in self.resolution)
+            changes = {"for_images": 0, "epochs": float(epochs), "schedule": schedule}
+            changes["resolution"] = resolution
+        if size is not None and self.augment.for_size:
+            factor = size / self.augment.for_size
+            scaled = {key: round(factor * getattr(self.augment, key)) for key in ("pad", "cutout")}
+            augment = self.augment.model_copy(update={"for_size": 0, **scaled})
+            changes["augment"] = augment
+        return self.model_copy(update=changes)
 
     def digest(self) -> str:
         """Hex digest of all that decides the computation (name and description don't)."""

@@ -155,15 +155,17 @@ def _row(run: Path) -> Row:
     recipe = files.read_json(run / record.RECIPE)
     done = int(record.read_metrics(run)[-1]["epoch"]) if (run / record.METRICS).is_file() else 0
     environment = files.read_json(run / record.ENVIRONMENT)
+    # Runs of before recipes were sized for their data have none written down.
+    epochs = environment.get("epochs", recipe["recipe"]["epochs"])
     return {
         "run": str(run),
-        "state": f"{done} of {recipe['recipe']['epochs']:g} epochs",
+        "state": f"{done} of {epochs:g} epochs",
         "recipe": recipe["recipe"]["name"],
         "recipe_digest": recipe["digest"],
         "data": environment["data"]["name"],
         "data_digest": environment["data"]["digest"],
         "seed": environment["seed"],
-        "epochs": recipe["recipe"]["epochs"],
+        "epochs": epochs,
     }
 
 

@@ -37,6 +37,7 @@ def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
 def _seconds_at(share: float, recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
     """Seconds for one image at that share of its size."""
     batch = min(recipe.batch_size, machine.piece, len(dataset.train))
+    recipe = recipe.sized(len(dataset.train))
     epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
     changes = {"batch_size": batch, "ghost_batch": 0, "resolution": ((0.0, share),)}
     small = recipe.model_copy(update={**changes, "epochs": epochs})
@@ -56,7 +57,7 @@ def _seconds_at(share: float, recipe: Recipe, dataset: Dataset, machine: Machine
 def run_seconds(recipe: Recipe, per_image: float, train: int, judged: int) -> float:
     """Seconds of a run over `train` images, with `judged` images predicted after each epoch."""
     trained = timetable(recipe, train).total_steps * min(recipe.batch_size, train)
-    return per_image * (trained + FORWARD_SHARE * (judged * recipe.epochs + train))
+    return per_image * (trained + FORWARD_SHARE * (judged * recipe.sized(train).epochs + train))
 
 
 def _wait(machine: Machine) -> None:

@@ -46,7 +46,7 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
         "data": data.name,
         "data_digest": data.digest,
         "seed": job.seed,
-        "epochs": job.recipe.epochs,
+        "epochs": job.recipe.sized(len(data.train)).epochs,
         "steps": state.step,
         "parameters": parameter_count(state.model),
         **accuracies,

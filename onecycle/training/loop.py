@@ -56,44 +56,52 @@ def fit(
     Raises RecipeError if the recipe's padding or cutout doesn't fit the images, or its ghost groups
     not the processes.
     """
+    recipe = recipe.sized(len(dataset.train), dataset.image_size)
     table = table or timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
     check_groups(recipe, ranks)
+    sized = recipe.sized(len(dataset.train))
     model = ranks.parallel(state.model)
     pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
     rows = torch.from_numpy(dataset.train.rows)
     labels = torch.from_numpy(dataset.train.labels)
     fill = augment.fill_colour(recipe.augment, dataset.mean).to(machine.device)
+    weights = None
+    if recipe.balance == "weights":
+        weights = class_weights(dataset).to(machine.device)
     dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
     epoch, plan = -1, None
     while state.step < table.total_steps:
         if plan is None or epoch != table.epoch(state.step):
             epoch = table.epoch(state.step)
-            plan = augment.draw(recipe.augment, len(dataset.train), dataset.image_size, seed, epoch)
-            order = plan.order
+            alike = dataset.train.labels if recipe.balance == "sampling" else None
+            plan = augment.draw(
+                recipe.augment, len(dataset.train), dataset.image_size, seed, epoch, alike
+            )
+            order, choice = plan.order, plan.choice
             plan = plan.to(machine.device)
         first = (state.step % table.steps_per_epoch) * recipe.batch_size
-        batch = order[first : first + recipe.batch_size]
-        part = share(len(batch), recipe.ghost_batch, ranks)
-        mine = batch[part.images]
+        batch = slice(first, first + recipe.batch_size)
+        part = share(len(order[batch]), recipe.ghost_batch, ranks)
+        mine = order[batch][part.images]
         images = augment.apply(
             recipe.augment,
             pixels,
             rows[mine].to(machine.device),
-            mine.to(machine.device),
+            choice[batch][part.images].to(machine.device),
             plan,
             fill,
         )
-        size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
+        size = side(sized, dataset.image_size, state.step / table.steps_per_epoch)
         images = augment.resized(images, size)
         lr = optim.set_rates(state.optimizers, table, state.step)
-        work = _Work(recipe, machine, ranks, seed, state.step, len(batch))
+        work = _Work(recipe, machine, ranks, seed, state.step, len(order[batch]), weights)
         answers = labels[mine].to(machine.device)
         loss, correct = _gradients(work, model, part, images, answers)
         dropped = _update(work, state, loss, correct, dropped)
         # A gradient can be lost without the loss: then the loss tells of it, too.
         told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
-        yield Step(state.step, epoch, lr, told, correct, len(batch))
+        yield Step(state.step, epoch, lr, told, correct, work.images)
 
 
 @dataclass(frozen=True)
@@ -146,12 +154,22 @@ def check_sizes(recipe: Recipe, dataset: Dataset) -> None:
             f"recipe {recipe.name}: {recipe.model.name} needs at least {least} pixels a side, and "
             f"would be trained on {smallest}: --set resolution=[] or a larger --image-size"
         )
-    for key, value in (("pad", recipe.augment.pad), ("cutout", recipe.augment.cutout)):
+    spec = recipe.sized(len(dataset.train), size).augment
+    for key, value in (("pad", spec.pad), ("cutout", spec.cutout)):
         if value >= size:
             raise RecipeError(
                 f"recipe {recipe.name}: augment.{key} {value} is too large for images of "
                 f"{size} pixels; --set augment.{key}=... below that"
             )
+
+
+def class_weights(dataset: Dataset) -> Tensor:
+    """What an image of each class counts in the loss, (classes,); one on average over the images.
+
+    In inverse proportion to the images of its class, as scikit-learn's `class_weight="balanced"`.
+    """
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    return torch.from_numpy(counts.sum() / (len(counts) * np.maximum(counts, 1))).float()
 
 
 @dataclass(frozen=True)
@@ -164,6 +182,7 @@ class _Work:
     seed: int
     step: int
     images: int  # of the whole batch, those of other processes included
+    weights: Tensor | None  # (classes,), what an image of each class counts; all alike if None
 
 
 def _gradients(
@@ -191,7 +210,11 @@ def _gradients(
             with _dropout_stream(recipe, work.seed, work.step, group), machine.autocast():
                 logits = model(images[piece])
             piece_loss = F.cross_entropy(
-                logits, labels[piece], reduction="sum", label_smoothing=recipe.label_smoothing
+                logits,
+                labels[piece],
+                weight=work.weights,
+                reduction="sum",
+                label_smoothing=recipe.label_smoothing,
             ).div(work.images)
             # The exchange takes the mean over the processes, and the sum is wanted.
             torch.autograd.backward(piece_loss * machine.loss_scale * work.ranks.world)

@@ -70,10 +70,11 @@ class Timetable:
 
 
 def timetable(recipe: Recipe, images: int) -> Timetable:
-    """The timetable of `recipe` over `images` training images.
+    """The timetable of `recipe`, sized for so many, over `images` training images.
 
     Raises RecipeError for cycles too short for a rise and a fall.
     """
+    recipe = recipe.sized(images)
     spec = recipe.schedule
     per_epoch = steps_per_epoch(recipe, images)
     total = max(1, round(recipe.epochs * per_epoch))
