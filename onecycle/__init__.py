@@ -5,6 +5,7 @@ from typing import Any
 __all__ = [
     "Ablation",
     "DataFacts",
+    "Demo",
     "Diagnosis",
     "Evaluation",
     "Exported",
@@ -18,6 +19,7 @@ __all__ = [
     "Runs",
     "ablate",
     "data",
+    "demo",
     "doctor",
     "evaluate",
     "export",

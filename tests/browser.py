@@ -64,13 +64,13 @@ class Browser:
             self.events.append(answer)
 
     def open(self, path, width, height, dark=False):
-        """Show the file at `path` in a window of that size; a phone if it is narrow."""
+        """Show the file at `path`, or that address, in a window of that size; narrow is a phone."""
         self.events.clear()
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.ask("Emulation.setDeviceMetricsOverride", **size, mobile=width < 600)
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.ask("Page.navigate", url=path if isinstance(path, str) else path.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
@@ -79,6 +79,13 @@ class Browser:
         return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"][
             "value"
         ]
+
+    def until(self, expression):
+        """Wait until the JavaScript `expression` gives something true."""
+        end = time.monotonic() + 60
+        while not self.value(f"Boolean({expression})"):
+            assert time.monotonic() < end, expression
+            time.sleep(0.05)
 
     def close(self):
         """End the browser."""

@@ -2,6 +2,7 @@
 
 from onecycle.api.ablation import Ablation, ablate
 from onecycle.api.data import DataFacts, data
+from onecycle.api.demo import Demo, demo
 from onecycle.api.diagnosis import Diagnosis, doctor
 from onecycle.api.evaluation import Evaluation, evaluate
 from onecycle.api.exporting import Exported, export
@@ -22,6 +23,7 @@ from onecycle.use.prediction import Prediction
 __all__ = [
     "Ablation",
     "DataFacts",
+    "Demo",
     "Diagnosis",
     "Evaluation",
     "Exported",
@@ -35,6 +37,7 @@ __all__ = [
     "Runs",
     "ablate",
     "data",
+    "demo",
     "doctor",
     "evaluate",
     "export",

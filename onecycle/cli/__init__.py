@@ -3,6 +3,7 @@
 from onecycle.cli import (
     ablation,
     data,
+    demo,
     diagnosis,
     evaluation,
     exporting,
@@ -20,6 +21,7 @@ from onecycle.cli.app import main
 __all__ = [
     "ablation",
     "data",
+    "demo",
     "diagnosis",
     "evaluation",
     "exporting",
