@@ -110,7 +110,7 @@ def recipes(count, folder, seed=0):
                 recipe = read()
         except RecipeError as error:
             text = str(error)
-            assert len(text.splitlines()) == 1 and len(text) < LONGEST, text[:LONGEST]
+            assert len(text.splitlines()) == 1 and len(text) < LONGEST, text[:200]
         else:
             again = tomllib.loads(tomli_w.dumps(recipe.to_dict()))
             assert parse(again, "again") == recipe

@@ -240,6 +240,7 @@ WRONG = [
     ("batch_size", 10**18, ["batch_size"]),
     ("model.width", 10**18, ["model.width"]),
     ("model.head", "x" * 5000, ["model.head", "x...x"]),
+    ("groups.0", {"match": "x" * 5000, "optimizer": "adam"}, ["x...x", "[optimizers.adam]"]),
     ("batch_size", 0, ["batch_size"]),
     ("batch_size", 0.5, ["batch_size"]),
     ("label_smoothing", 1.0, ["label_smoothing"]),

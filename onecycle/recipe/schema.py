@@ -227,7 +227,7 @@ def parse(content: dict[str, Any], where: str) -> Recipe:
         # Inside a table of several kinds, the second part of the location names the kind.
         kinds = KINDS.get(str(first["loc"][0]), {}) if len(first["loc"]) > 1 else {}
         location = [str(part) for i, part in enumerate(first["loc"]) if i != 1 or not kinds]
-        message = first["msg"].removeprefix("Value error, ")
+        message = brief(first["msg"].removeprefix("Value error, "), 300)
         given = (
             "" if isinstance(first["input"], dict) else f" (given: {brief(repr(first['input']))})"
         )
