@@ -26,11 +26,12 @@ def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
 
     Times steps of a small batch of the recipe's own kind, after one that warms up.
     """
-    knots = recipe.resolution or ((0.0, 1.0),)
-    starts = [0.0, *(at for at, _ in knots[1:]), recipe.epochs]
+    knots = [(0.0, 1.0), *recipe.resolution]
+    ends = [*(at for at, _ in recipe.resolution), recipe.epochs]
     return sum(
         (end - start) / recipe.epochs * _seconds_at(share, recipe, dataset, machine)
-        for (_, share), start, end in zip(knots, starts[:-1], starts[1:], strict=True)
+        for (start, share), end in zip(knots, ends, strict=True)
+        if end > start
     )
 
 
