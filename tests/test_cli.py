@@ -108,7 +108,7 @@ def test_an_image_folder_and_its_archive_give_the_same_run(command, folder):
     first, second = (
         json.loads(command("train", "--data", path, *options)[1]) for path in (folder, archive)
     )
-    assert first["recipe"] == "davidnet+custom"
+    assert first["recipe"] == "folder+custom"
     for key in ("data_digest", "test_loss", "train_accuracy"):
         assert first[key] == second[key]
 

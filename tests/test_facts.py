@@ -189,7 +189,7 @@ def test_wrong_use_ends_in_one_line(command, tmp_path, monkeypatch, arguments, c
 def test_the_recipe_is_the_one_made_for_the_data(tiny, pretend):
     pretend(tiny)
     assert onecycle.data("digits").recipe.name == "digits"
-    assert onecycle.data("x").recipe.name == "davidnet"
+    assert onecycle.data("x").recipe.name == "folder"
 
 
 def test_a_long_comparison_says_how_far_it_is(monkeypatch, capsys):

@@ -43,6 +43,11 @@ FULL = {
         "cutout_side": "random",
         "cutout_place": "clipped",
         "cutout_fill": "zero",
+        "erasing": 0.25,
+        "policy": "trivial",
+        "colour": 0.4,
+        "mixup": 0.2,
+        "cutmix": 1.0,
     },
     "schedule": {
         "lr_start": 1e-3,
@@ -78,6 +83,7 @@ OTHER_SCHEDULES = [
     {"kind": "constant", "lr_peak": 1e-2},
 ]
 OTHER_WORD = {
+    "trivial": "none",
     "sampling": "weights",
     "plain": "all",
     "gap": "max",

@@ -72,19 +72,14 @@ class DataFacts:
         spec = self.recipe.sized(count, data.image_size).augment
         picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
         pixels = torch.from_numpy(data.train.pixels)
-        rows, positions = torch.from_numpy(data.train.rows[picked]), torch.from_numpy(picked)
+        rows = torch.from_numpy(data.train.rows)
         fill = augment.fill_colour(spec, data.mean)
-        draws = [
-            augment.apply(
-                spec,
-                pixels,
-                rows,
-                positions,
-                augment.draw(spec, count, data.image_size, self.seed, epoch),
-                fill,
-            ).numpy()
-            for epoch in range(EPOCHS)
-        ]
+        draws = []
+        for epoch in range(EPOCHS):
+            plan = augment.draw(spec, count, data.image_size, self.seed, epoch)
+            places = plan.order.argsort()[picked]
+            images = augment.given(spec, pixels, rows, plan, places, fill)
+            draws.append(images.round().byte().numpy())
         title = (
             f"What the network is given in training: recipe {self.recipe.name}, seed {self.seed}"
         )

@@ -2,22 +2,28 @@
 
 The plan is a function of (seed, epoch) alone and is drawn on the CPU, one row per training image;
 it is applied by exact gathers of uint8 pixels on whatever device the images are. So a resumed
-run, or one on another device, sees the same bytes. (Drawing an epoch's choices up front is
+run, or one on another device, sees the same bytes. What computes with pixels (`policies`, `mixing`)
+comes after that, and is drawn in the same way. (Drawing an epoch's choices up front is
 davidcpage/cifar10-fast's idea; alternating flip is airbench's, Jordan 2024; cutout is DeVries and
 Taylor's, 2017, whose squares may cross the border; cifar10-fast's lie inside the image.)
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onecycle.datasets import mixing, policies
+from onecycle.datasets.mixing import Answers, Mixing
+from onecycle.datasets.policies import Policy
 from onecycle.recipe.schema import AugmentSpec
 
 # Each kind of choice has a random stream of its own, so that one option moves no other.
-ORDER, CROP, FLIP, CUTOUT = range(4)
+ORDER, CROP, FLIP, CUTOUT, ERASING, POLICY, COLOUR, MIXING = range(8)
+ERASED, ASPECT = (0.02, 0.33), 0.3  # of the area; shortest side over the longest, at least
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,14 @@ class Plan:
     cut_top: Tensor  # (N,) int64: first row of the square, below 0 if it crosses the border
     cut_left: Tensor  # (N,) int64
     cut_side: Tensor  # (N,) int64: its rows and columns; 0 where there is none
+    erased: Tensor  # (N, 4) int64: top, left, rows and columns of a rectangle, or 0
+    policy: Policy | None
+    mixing: Mixing | None
 
     def to(self, device: str) -> "Plan":
         """The plan with its tensors on `device`."""
-        return Plan(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        moved: list[Any] = [None if t is None else t.to(device) for t in vars(self).values()]
+        return Plan(*moved)
 
 
 def draw(
@@ -65,8 +75,12 @@ def draw(
         left,
         _draw_flip(spec, count, seed, epoch),
         *_draw_cutout(spec, count, size, _stream(seed, epoch, CUTOUT)),
+        _draw_erasing(spec, count, size, _stream(seed, epoch, ERASING)),
     )
-    return Plan(*(torch.from_numpy(values) for values in plan))
+    policy = policies.draw(spec, count, _stream(seed, epoch, POLICY), _stream(seed, epoch, COLOUR))
+    mixed = mixing.draw(spec, count, size, _stream(seed, epoch, MIXING))
+    drawn: list[Any] = [*map(torch.from_numpy, plan), policy, mixed]
+    return Plan(*drawn)
 
 
 def fill_colour(spec: AugmentSpec, mean: np.ndarray) -> Tensor:
@@ -98,7 +112,42 @@ def apply(
         cut_y = _within(line, plan.cut_top[positions, None], side)
         cut_x = _within(line, plan.cut_left[positions, None], side)
         images[cut_y[:, :, None] & cut_x[:, None, :]] = fill
+    if spec.erasing:
+        top, left, height, width = plan.erased[positions, :, None].unbind(1)
+        rows_in, columns_in = _within(line, top, height), _within(line, left, width)
+        images[rows_in[:, :, None] & columns_in[:, None, :]] = fill
     return images
+
+
+def given(
+    spec: AugmentSpec, pixels: Tensor, rows: Tensor, plan: Plan, places: Tensor, fill: Tensor
+) -> Tensor:
+    """What the network is given for `places` (n,) in the plan's order: (n, H, W, 3).
+
+    uint8, or fp32 on the same scale if the recipe has a policy or mixes images. `rows` (N,) says
+    which of `pixels` are the split's; the rest is as in `apply`.
+    """
+
+    def looked(places: Tensor) -> Tensor:
+        choices = plan.choice[places]
+        images = apply(spec, pixels, rows[plan.order[places]], choices, plan, fill)
+        if plan.policy is None:
+            return images
+        return policies.apply(spec, images, plan.policy, choices, fill)
+
+    if plan.mixing is None:
+        return looked(places)
+    others = looked(plan.mixing.partner[places])
+    return mixing.mix(looked(places), others, plan.mixing, places)
+
+
+def answers(labels: Tensor, plan: Plan, places: Tensor) -> Answers:
+    """What the images that `given` gives show; `labels` (N,) are the split's."""
+    own = labels[plan.order[places]]
+    if plan.mixing is None:
+        return Answers(own)
+    others = labels[plan.order[plan.mixing.partner[places]]]
+    return Answers(own, others, plan.mixing.own[places])
 
 
 def resized(images: Tensor, side: int) -> Tensor:
@@ -157,6 +206,21 @@ def _draw_cutout(
     top, left = stream.integers(low, high, (2, count))
     side[stream.random(count) >= spec.cutout_probability] = 0
     return top, left, side
+
+
+def _draw_erasing(
+    spec: AugmentSpec, count: int, size: int, stream: np.random.Generator
+) -> np.ndarray:
+    """Top, left, rows and columns of each image's rectangle (Zhong et al., 2017), (N, 4)."""
+    if not spec.erasing:
+        return np.zeros((count, 4), dtype=np.int64)
+    area = stream.uniform(*ERASED, count) * size**2
+    aspect = np.exp(stream.uniform(np.log(ASPECT), -np.log(ASPECT), count))
+    sides = np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], axis=1)
+    sides = np.rint(sides).clip(1, size).astype(np.int64)
+    corner = stream.integers(0, size - sides + 1)
+    sides[stream.random(count) >= spec.erasing] = 0
+    return np.concatenate([corner, sides], axis=1)
 
 
 def _inside(place: Tensor, size: int, mode: str) -> Tensor:

@@ -76,6 +76,17 @@ class AugmentSpec(_Spec):
         "inside", description="clipped: it may cross the border, each pixel as likely covered"
     )
     cutout_fill: Literal["mean", "zero"] = "mean"
+    erasing: float = Field(
+        0.0, ge=0, le=1, description="probability that a rectangle of 2 to 33 % is filled, too"
+    )
+    policy: Literal["none", "trivial"] = Field(
+        "none", description="TrivialAugment: one operation an image, of any strength"
+    )
+    colour: float = Field(
+        0.0, ge=0, le=1, description="jitter of brightness, contrast, saturation and hue"
+    )
+    mixup: float = Field(0.0, ge=0, description="alpha: images blended with others, labels too")
+    cutmix: float = Field(0.0, ge=0, description="alpha: a square of another image put in")
 
 
 class SgdSpec(_Spec):

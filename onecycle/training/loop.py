@@ -12,6 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.mixing import Answers
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.build import LEAST_SIDE
@@ -63,8 +64,8 @@ def fit(
     sized = recipe.sized(len(dataset.train))
     model = ranks.parallel(state.model)
     pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
-    rows = torch.from_numpy(dataset.train.rows)
-    labels = torch.from_numpy(dataset.train.labels)
+    rows = torch.from_numpy(dataset.train.rows).to(machine.device)
+    labels = torch.from_numpy(dataset.train.labels).to(machine.device)
     fill = augment.fill_colour(recipe.augment, dataset.mean).to(machine.device)
     weights = None
     if recipe.balance == "weights":
@@ -78,25 +79,17 @@ def fit(
             plan = augment.draw(
                 recipe.augment, len(dataset.train), dataset.image_size, seed, epoch, alike
             )
-            order, choice = plan.order, plan.choice
             plan = plan.to(machine.device)
         first = (state.step % table.steps_per_epoch) * recipe.batch_size
-        batch = slice(first, first + recipe.batch_size)
-        part = share(len(order[batch]), recipe.ghost_batch, ranks)
-        mine = order[batch][part.images]
-        images = augment.apply(
-            recipe.augment,
-            pixels,
-            rows[mine].to(machine.device),
-            choice[batch][part.images].to(machine.device),
-            plan,
-            fill,
-        )
+        batch = torch.arange(first, min(first + recipe.batch_size, len(rows)))
+        part = share(len(batch), recipe.ghost_batch, ranks)
+        mine = batch[part.images].to(machine.device)
+        images = augment.given(recipe.augment, pixels, rows, plan, mine, fill)
         size = side(sized, dataset.image_size, state.step / table.steps_per_epoch)
         images = augment.resized(images, size)
         lr = optim.set_rates(state.optimizers, table, state.step)
-        work = _Work(recipe, machine, ranks, seed, state.step, len(order[batch]), weights)
-        answers = labels[mine].to(machine.device)
+        work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
+        answers = augment.answers(labels, plan, mine)
         loss, correct = _gradients(work, model, part, images, answers)
         dropped = _update(work, state, loss, correct, dropped)
         # A gradient can be lost without the loss: then the loss tells of it, too.
@@ -186,7 +179,7 @@ class _Work:
 
 
 def _gradients(
-    work: _Work, model: nn.Module, part: Share, images: Tensor, labels: Tensor
+    work: _Work, model: nn.Module, part: Share, images: Tensor, answers: Answers
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of this process's images; their part of the mean loss, and the right ones.
 
@@ -209,20 +202,29 @@ def _gradients(
         with work.ranks.silent(model) if number < len(cut) else nullcontext():
             with _dropout_stream(recipe, work.seed, work.step, group), machine.autocast():
                 logits = model(images[piece])
-            piece_loss = F.cross_entropy(
-                logits,
-                labels[piece],
-                weight=work.weights,
-                reduction="sum",
-                label_smoothing=recipe.label_smoothing,
-            ).div(work.images)
+            piece_loss = _summed_loss(work, logits, answers[piece]).div(work.images)
             # The exchange takes the mean over the processes, and the sum is wanted.
             torch.autograd.backward(piece_loss * machine.loss_scale * work.ranks.world)
         loss += piece_loss.detach()
-        correct += (logits.detach().argmax(1) == labels[piece]).sum()
+        correct += (logits.detach().argmax(1) == answers.labels[piece]).sum()
     if not cut:
         _exchange_nothing(model, images)
     return loss, correct
+
+
+def _summed_loss(work: _Work, logits: Tensor, answers: Answers) -> Tensor:
+    """The sum of the images' losses."""
+
+    def loss(labels: Tensor, reduction: str) -> Tensor:
+        smoothing = work.recipe.label_smoothing
+        return F.cross_entropy(
+            logits, labels, work.weights, reduction=reduction, label_smoothing=smoothing
+        )
+
+    if answers.others is None or answers.own is None:
+        return loss(answers.labels, "sum")
+    others = loss(answers.others, "none")
+    return others.lerp(loss(answers.labels, "none"), answers.own).sum()
 
 
 def _exchange_nothing(model: nn.Module, images: Tensor) -> None:
