@@ -1,4 +1,4 @@
-"""Wrong labels put into CIFAR-10 as images are found again; about 20 minutes on two cores.
+"""Wrong labels put into CIFAR-10 as images are found again; an hour on one slow core.
 
 `ONECYCLE_DATA=<CIFAR-10 as images, packed> pytest tests/acceptance/test_label_errors.py -s`
 With `ONECYCLE_RESULTS=results` the figures are kept in `results/label_errors.json`.
