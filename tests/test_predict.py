@@ -119,9 +119,8 @@ def test_an_open_picture_is_treated_like_its_file(mode, tmp_path):
     found = decode.square(picture, SIZE)
     assert found.shape == (SIZE, SIZE, 3) and found.dtype == np.uint8
     picture.load()  # it is still open
-    form = {"CMYK": "tiff", "YCbCr": "tiff", "I;16": "png", "PA": None, "HSV": None}.get(
-        mode, "png"
-    )
+    # Pillow writes no file of the last two, and its version 12 can't read what it writes of YCbCr.
+    form = {"CMYK": "tiff", "YCbCr": None, "PA": None, "HSV": None}.get(mode, "png")
     if form:
         picture.save(tmp_path / f"x.{form}")
         content = (tmp_path / f"x.{form}").read_bytes()

@@ -16,6 +16,7 @@ from onecycle.recipe import book
 from onecycle.reporting import seeds as reporting
 from onecycle.run import record
 from onecycle.run.checkpoint import has_checkpoint
+from onecycle.run.initial import initial
 from onecycle.run.job import Job
 
 
@@ -46,7 +47,8 @@ def train(setup: Setup, seeds: list[int], out: Path | None, show: progress.Show)
         record.check_empty(folder)  # another run may have been quicker, and be over
         if setup.lr_auto:  # once for all, so that they are seeds of one recipe
             dataset, where, _ = setup.open(seeds[0], show)
-            job = Job(setup.recipe, dataset, where, seeds[0], folder)
+            begin = initial(Path(setup.init), setup.recipe, dataset) if setup.init else None
+            job = Job(setup.recipe, dataset, where, seeds[0], folder, init=begin)
             setup = setup.with_recipe(with_found_rates(job, show))
         files.write_json(
             folder / record.RECIPE,

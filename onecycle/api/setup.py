@@ -29,6 +29,7 @@ class Setup:
     lr_auto: bool = False  # a range test finds the peak of the rate first
     save_every: str | None = None
     track: str | None = None
+    init: str | None = None  # the folder of a finished run
 
     def __post_init__(self) -> None:
         if self.save_every is not None:

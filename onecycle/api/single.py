@@ -22,6 +22,7 @@ from onecycle.reporting import plots
 from onecycle.run import estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
+from onecycle.run.initial import initial
 from onecycle.run.job import Job
 from onecycle.run.memory import explained
 from onecycle.run.tracking import tracking
@@ -32,8 +33,11 @@ VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors
 def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run:
     """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
     dataset, where, ranks = setup.open(seed, show)
+    begin = initial(Path(setup.init), setup.recipe, dataset) if setup.init else None
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
-    job = Job(setup.recipe, dataset, where, seed, folder, ranks, setup.save_every, setup.track)
+    job = Job(
+        setup.recipe, dataset, where, seed, folder, ranks, setup.save_every, begin, setup.track
+    )
     with _one_writer(folder, ranks):
         if ranks.first:
             record.check_empty(folder)  # another run may have been quicker, and be over
@@ -44,6 +48,8 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
         with explained(job.recipe, where):
             expected = estimate.seconds(job.recipe, dataset, where) / ranks.world
         show.started(job, expected)
+        if begin:
+            show.note(begin.describe())
         return drive(job, None, show)
 
 
@@ -85,7 +91,17 @@ def resume(
             changed.append("other data")
         if changed and ranks.first:
             files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
-        job = Job(recipe, dataset, where, seed, folder, ranks, save_every, track, tuple(changed))
+        job = Job(
+            recipe,
+            dataset,
+            where,
+            seed,
+            folder,
+            ranks,
+            save_every,
+            track=track,
+            forced=tuple(changed),
+        )
         show.resumed(job, checkpoint)
         return drive(job, checkpoint, show)
 
@@ -180,6 +196,7 @@ def describe(
             "val_fraction": val_fraction,
             "save_every": job.save_every,
             "track": job.track,
+            "init": job.init.source if job.init else None,
             **_surroundings(job.machine, job.ranks),
         },
     )

@@ -16,6 +16,7 @@ from onecycle.ranks import restarts, world
 from onecycle.recipe.schema import Recipe
 from onecycle.run import record
 from onecycle.run.checkpoint import has_checkpoint
+from onecycle.use.pretrained import run_or_shipped
 
 
 @overload
@@ -25,6 +26,7 @@ def train(
     *,
     epochs: float | None = None,
     lr: float | str | None = None,
+    init: str | Path | None = None,
     settings: Settings = (),
     seed: int = 0,
     seeds: None = None,
@@ -48,6 +50,7 @@ def train(
     *,
     epochs: float | None = None,
     lr: float | str | None = None,
+    init: str | Path | None = None,
     settings: Settings = (),
     seed: int = 0,
     seeds: int,
@@ -70,6 +73,7 @@ def train(
     *,
     epochs: float | None = None,
     lr: float | str | None = None,
+    init: str | Path | None = None,
     settings: Settings = (),
     seed: int = 0,
     seeds: int | None = None,
@@ -92,16 +96,18 @@ def train(
     each class is drawn as it, always the same. `epochs` sets the length
     and stretches the schedule with it; `lr` sets the peak of the rate and scales its other rates
     with it, and `auto` has a range test find it first, as `find_lr` does, and keeps that in the run
-    folder. `settings` changes the recipe by dotted key, as a mapping or as `key=value` texts. With
-    `seeds`, that many runs from `seed` on are made under one folder and summarized. `val_fraction`
-    holds out that part of the training images and judges each epoch on it, so that the test part is
-    read once, at the end. `skip_bad` leaves out pictures that can't be used, each of which is an
-    error otherwise. `image_size` is what pictures are brought to, 16 to 128 pixels; by default they
-    keep the one size that they have, or one is chosen for them. `save_every` is how often to save,
-    as `100steps`, `2epochs` or `5min`, by default as often as costs at most one per cent of the
-    time. `track="tensorboard"` also writes the run's events into `tensorboard/` of its folder.
-    `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to stderr
-    unless `quiet`.
+    folder. `init` is a finished run, or a network that comes with the package, to begin with the
+    final weights of; where the classes differ, those of the last layer begin anew, and pixels go on
+    being standardized with the statistics that the weights know. `settings` changes the recipe by
+    dotted key, as a mapping or as `key=value` texts. With `seeds`, that many runs from `seed` on
+    are made under one folder and summarized. `val_fraction` holds out that part of the training
+    images and judges each epoch on it, so that the test part is read once, at the end. `skip_bad`
+    leaves out pictures that can't be used, each of which is an error otherwise. `image_size` is
+    what pictures are brought to, 16 to 128 pixels; by default they keep the one size that they
+    have, or one is chosen for them. `save_every` is how often to save, as `100steps`, `2epochs` or
+    `5min`, by default as often as costs at most one per cent of the time. `track="tensorboard"`
+    also writes the run's events into `tensorboard/` of its folder. `out` names the run folder, by
+    default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, MissingExtraError for a tracker that
     is not installed, or InterruptedRun after a signal.
@@ -118,6 +124,7 @@ def train(
         lr_auto=lr == "auto",
         save_every=save_every,
         track=track,
+        init=str(run_or_shipped(init, "--init")) if init else None,
     )
     show = progress.Show(quiet)
     folder = Path(out) if out else None

@@ -6,8 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -25,6 +24,7 @@ def predict(
     run: str,
     /,
     *images: Annotated[str, Parameter(allow_leading_hyphen=True)],  # for the `-` of stdin
+    pretrained: str | None = None,
     top: int = 3,
     device: str = "auto",
     threads: int | None = None,
@@ -39,10 +39,12 @@ def predict(
     Parameters
     ----------
     run:
-        The run folder.
+        The run folder; left out with --pretrained.
     images:
         Image files, and folders of which every image is taken; - reads names from stdin, one a
         line.
+    pretrained:
+        Take this network, which comes with the package, instead of a run.
     top:
         How many of the likeliest classes to tell.
     device:
@@ -56,6 +58,8 @@ def predict(
     json_:
         Print a JSON list with an object for each image.
     """
+    given = None if pretrained else run
+    images = images if given else (run, *images)
     if not images:
         raise RecipeError("predict: name image files or folders, or - for names on stdin")
     for name in images:
@@ -65,9 +69,11 @@ def predict(
         raise RecipeError("--csv and --json: choose one")
     from onecycle import api
     from onecycle.run import reopen
+    from onecycle.use.pretrained import chosen
 
     warnings.filterwarnings("ignore", module="PIL")  # what matters is in each file's problem
-    found = api.predict(run, _named(images), top=top, device=device, threads=threads, quiet=quiet)
+    options: Any = {"top": top, "device": device, "threads": threads, "quiet": quiet}
+    found = api.predict(given, _named(images), pretrained=pretrained, **options)
     bad: list[str] = []
     good = _good(found, bad)
     if json_:
@@ -75,7 +81,7 @@ def predict(
     elif csv_:
         _print_csv(good)
     else:
-        _print_table(good, reopen.images(Path(run)).classes)
+        _print_table(good, reopen.images(chosen(given, pretrained)).classes)
     if bad:
         raise DataError(f"images that can't be used: {len(bad):,}, named above")
 

@@ -21,6 +21,7 @@ def train(
     data: str = "digits",
     epochs: float | None = None,
     lr: str | None = None,
+    init: str | None = None,
     set_: Set = None,
     seed: int = 0,
     seeds: int | None = None,
@@ -55,6 +56,9 @@ def train(
     lr:
         The peak of the rate, from which the other rates keep their distance; 'auto': find it first,
         as 'onecycle find-lr' does, in at most about an epoch's time.
+    init:
+        Begin with the final weights of this run folder, or of a network that comes with the
+        package; the last layer begins anew where the classes differ.
     set_:
         Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
     seed:
@@ -108,6 +112,7 @@ def train(
             data,
             epochs=epochs,
             lr=lr,
+            init=init,
             settings=set_ or (),
             seed=seed,
             seeds=seeds,

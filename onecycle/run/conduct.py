@@ -86,6 +86,8 @@ def conduct(
         saver = _saver(job, table, checkpoint) if first else None
         if saver:
             saver.check_space(state)
+        if job.init and not checkpoint:
+            job.init.put_into(state.model)
         if checkpoint:
             _take_over(state, checkpoint, table)
             journal.write(

@@ -145,6 +145,8 @@ def curves(
     found = []
     for seed in seeds:
         state = states.create(job.recipe, job.dataset, job.machine, seed)
+        if job.init:
+            job.init.put_into(state.model)
         points: list[Point] = []
         for point in range_test(state, job.dataset, job.recipe, job.machine, seed, sweep):
             points.append(point)

@@ -7,6 +7,7 @@ from onecycle.datasets.dataset import Dataset
 from onecycle.machine import Machine
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
+from onecycle.run.initial import Initial
 
 
 @dataclass(frozen=True)
@@ -20,5 +21,6 @@ class Job:
     folder: Path
     ranks: Ranks = ALONE
     save_every: str | None = None  # as `checkpoint.every` reads it
+    init: Initial | None = None  # weights to begin with, instead of random ones
     track: str | None = None  # one of `tracking.TRACKERS`, told of every event
     forced: tuple[str, ...] = ()  # what is no longer as it was, in a run that goes on all the same
