@@ -4,6 +4,7 @@ from typing import Any
 
 __all__ = [
     "Ablation",
+    "Bench",
     "DataFacts",
     "Diagnosis",
     "Evaluation",
@@ -17,6 +18,7 @@ __all__ = [
     "Run",
     "Runs",
     "ablate",
+    "bench",
     "data",
     "doctor",
     "evaluate",

@@ -14,6 +14,7 @@ from onecycle.api.recipes import recipes
 from onecycle.api.report import Report, report
 from onecycle.api.results import Results, results
 from onecycle.api.seeds import Runs
+from onecycle.api.speed import Bench, bench
 from onecycle.api.summary import summary
 from onecycle.api.training import resume, train
 from onecycle.recipe.schema import Recipe
@@ -21,6 +22,7 @@ from onecycle.use.prediction import Prediction
 
 __all__ = [
     "Ablation",
+    "Bench",
     "DataFacts",
     "Diagnosis",
     "Evaluation",
@@ -34,6 +36,7 @@ __all__ = [
     "Run",
     "Runs",
     "ablate",
+    "bench",
     "data",
     "doctor",
     "evaluate",

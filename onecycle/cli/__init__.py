@@ -12,6 +12,7 @@ from onecycle.cli import (
     recipes,
     report,
     results,
+    speed,
     summary,
     training,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "recipes",
     "report",
     "results",
+    "speed",
     "summary",
     "training",
 ]

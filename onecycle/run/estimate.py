@@ -2,10 +2,8 @@
 
 import time
 
-import torch
-
 from onecycle.datasets.dataset import Dataset
-from onecycle.machine import Machine
+from onecycle.machine import Machine, wait
 from onecycle.recipe.schema import Recipe
 from onecycle.training import state as states
 from onecycle.training.loop import fit
@@ -21,21 +19,24 @@ def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
     return run_seconds(recipe, image_seconds(recipe, dataset, machine), len(dataset.train), judged)
 
 
-def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
+def image_seconds(
+    recipe: Recipe, dataset: Dataset, machine: Machine, batch: int | None = None
+) -> float:
     """Seconds that training takes for one image.
 
-    Times steps of a small batch of the recipe's own kind, after one that warms up.
+    Times steps of `batch` images (by default a few) of the recipe's own kind, after one that warms
+    up.
     """
-    batch = min(recipe.batch_size, machine.piece, len(dataset.train))
+    batch = min(recipe.batch_size, batch or machine.piece, len(dataset.train))
     epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
-    small = recipe.model_copy(update={"batch_size": batch, "ghost_batch": 0, "epochs": epochs})
+    small = recipe.model_copy(update={"batch_size": batch, "epochs": epochs})
     state = states.create(small, dataset, machine, seed=0)
     steps = fit(state, dataset, small, machine, seed=0)
     next(steps)
-    _wait(machine)
+    wait(machine.device)
     start, done = time.perf_counter(), 0
     for step in steps:
-        _wait(machine)
+        wait(machine.device)
         done += step.images
         if time.perf_counter() - start > ENOUGH_SECONDS:
             break
@@ -46,10 +47,3 @@ def run_seconds(recipe: Recipe, per_image: float, train: int, judged: int) -> fl
     """Seconds of a run over `train` images, with `judged` images predicted after each epoch."""
     trained = timetable(recipe, train).total_steps * min(recipe.batch_size, train)
     return per_image * (trained + FORWARD_SHARE * (judged * recipe.epochs + train))
-
-
-def _wait(machine: Machine) -> None:
-    if machine.device == "cuda":
-        torch.cuda.synchronize()
-    elif machine.device == "mps":
-        torch.mps.synchronize()
