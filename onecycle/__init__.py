@@ -4,6 +4,7 @@ from typing import Any
 
 __all__ = [
     "Ablation",
+    "Bench",
     "DataFacts",
     "Demo",
     "Diagnosis",
@@ -18,6 +19,7 @@ __all__ = [
     "Run",
     "Runs",
     "ablate",
+    "bench",
     "data",
     "demo",
     "doctor",

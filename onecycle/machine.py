@@ -7,6 +7,7 @@ import contextlib
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ PIECE_ON_CPU = 64  # images computed at once so that activations stay in cache
 PIECE_ON_ACCELERATOR = 1024
 FP16_LOSS_SCALE = 1024.0
 PROBE_SIZE = 1024  # side of the matrices whose product is timed
+COPIED = 256 * 2**20  # bytes whose copying is timed: more than caches hold
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,39 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+def wait(device: str) -> None:
+    """Return when `device` has done all that it was asked to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def matrix_rate(dtype: torch.dtype, device: str = "cpu", side: int = PROBE_SIZE) -> float:
+    """Floating-point operations a second of a product of square matrices, the best of five."""
+    a = torch.randn(side, side, device=device).to(dtype)
+    return 2 * side**3 / _best_seconds(device, lambda: torch.mm(a, a))
+
+
+def bandwidth(device: str = "cpu") -> float:
+    """Bytes a second, read and written, while memory is copied, the best of five."""
+    here = torch.ones(COPIED, dtype=torch.uint8, device=device)
+    there = torch.empty_like(here)
+    return 2 * COPIED / _best_seconds(device, lambda: there.copy_(here))
+
+
+def _best_seconds(device: str, work: Callable[[], object]) -> float:
+    """The least seconds that `work` takes on `device`, of five times after one that warms up."""
+    seconds = []
+    for _ in range(6):
+        wait(device)
+        start = time.perf_counter()
+        work()
+        wait(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
 def _choose_device(device: str) -> str:
     present = {
         "cuda": torch.cuda.is_available(),
@@ -139,18 +174,7 @@ def _best_precision(device: str) -> tuple[str, str]:
     ]
     if not native:
         return "fp32", "the CPU has no native bf16"
-    gain = _matrix_rate(torch.bfloat16) / _matrix_rate(torch.float32)
+    gain = matrix_rate(torch.bfloat16) / matrix_rate(torch.float32)
     if gain > 1.5:
         return "bf16", f"{gain:.1f} times the fp32 matrix rate here ({native[0]})"
     return "fp32", f"bf16 is only {gain:.1f} times as fast here"
-
-
-def _matrix_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a square matrix product in `dtype`, best of five."""
-    a = torch.ones(PROBE_SIZE, PROBE_SIZE, dtype=dtype)
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        seconds.append(time.perf_counter() - start)
-    return 2 * PROBE_SIZE**3 / min(seconds[1:])

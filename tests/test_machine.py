@@ -19,7 +19,7 @@ def cpu(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
         rates = {torch.bfloat16: gain, torch.float32: 1.0}
-        monkeypatch.setattr(machines, "_matrix_rate", lambda dtype: rates[dtype])
+        monkeypatch.setattr(machines, "matrix_rate", lambda dtype: rates[dtype])
 
     return pretend
 
@@ -53,8 +53,8 @@ def test_a_gpu_without_native_bf16_gets_fp16_and_a_loss_scale(
     assert (chosen.loss_scale != 1) == scaled
 
 
-def test_the_matrix_rate_is_measured():
-    assert machines._matrix_rate(torch.float32) > 1e9
+def test_thematrix_rate_is_measured():
+    assert machines.matrix_rate(torch.float32) > 1e9
 
 
 def test_threads_are_set_and_recorded():

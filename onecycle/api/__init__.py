@@ -15,6 +15,7 @@ from onecycle.api.recipes import recipes
 from onecycle.api.report import Report, report
 from onecycle.api.results import Results, results
 from onecycle.api.seeds import Runs
+from onecycle.api.speed import Bench, bench
 from onecycle.api.summary import summary
 from onecycle.api.training import resume, train
 from onecycle.recipe.schema import Recipe
@@ -22,6 +23,7 @@ from onecycle.use.prediction import Prediction
 
 __all__ = [
     "Ablation",
+    "Bench",
     "DataFacts",
     "Demo",
     "Diagnosis",
@@ -36,6 +38,7 @@ __all__ = [
     "Run",
     "Runs",
     "ablate",
+    "bench",
     "data",
     "demo",
     "doctor",

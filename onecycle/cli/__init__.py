@@ -13,6 +13,7 @@ from onecycle.cli import (
     recipes,
     report,
     results,
+    speed,
     summary,
     training,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "recipes",
     "report",
     "results",
+    "speed",
     "summary",
     "training",
 ]

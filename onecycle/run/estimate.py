@@ -2,10 +2,8 @@
 
 import time
 
-import torch
-
 from onecycle.datasets.dataset import Dataset
-from onecycle.machine import Machine
+from onecycle.machine import Machine, wait
 from onecycle.recipe.schema import Recipe
 from onecycle.training import state as states
 from onecycle.training.loop import fit
@@ -21,34 +19,39 @@ def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
     return run_seconds(recipe, image_seconds(recipe, dataset, machine), len(dataset.train), judged)
 
 
-def image_seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
+def image_seconds(
+    recipe: Recipe, dataset: Dataset, machine: Machine, batch: int | None = None
+) -> float:
     """Seconds that training takes for one image, on average over the recipe's image sizes.
 
-    Times steps of a small batch of the recipe's own kind, after one that warms up.
+    Times steps of `batch` images (by default a few) of the recipe's own kind, after one that warms
+    up.
     """
+    recipe = recipe.sized(len(dataset.train))
+    batch = min(recipe.batch_size, batch or machine.piece, len(dataset.train))
     knots = [(0.0, 1.0), *recipe.resolution]
     ends = [*(at for at, _ in recipe.resolution), recipe.epochs]
     return sum(
-        (end - start) / recipe.epochs * _seconds_at(share, recipe, dataset, machine)
+        (end - start) / recipe.epochs * _seconds_at(share, recipe, dataset, machine, batch)
         for (start, share), end in zip(knots, ends, strict=True)
         if end > start
     )
 
 
-def _seconds_at(share: float, recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
-    """Seconds for one image at that share of its size."""
-    batch = min(recipe.batch_size, machine.piece, len(dataset.train))
-    recipe = recipe.sized(len(dataset.train))
+def _seconds_at(
+    share: float, recipe: Recipe, dataset: Dataset, machine: Machine, batch: int
+) -> float:
+    """Seconds for one image at that share of its size, in steps of `batch`."""
     epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
-    changes = {"batch_size": batch, "ghost_batch": 0, "resolution": ((0.0, share),)}
+    changes = {"batch_size": batch, "resolution": ((0.0, share),)}
     small = recipe.model_copy(update={**changes, "epochs": epochs})
     state = states.create(small, dataset, machine, seed=0)
     steps = fit(state, dataset, small, machine, seed=0)
     next(steps)
-    _wait(machine)
+    wait(machine.device)
     start, done = time.perf_counter(), 0
     for step in steps:
-        _wait(machine)
+        wait(machine.device)
         done += step.images
         if time.perf_counter() - start > ENOUGH_SECONDS:
             break
@@ -59,10 +62,3 @@ def run_seconds(recipe: Recipe, per_image: float, train: int, judged: int) -> fl
     """Seconds of a run over `train` images, with `judged` images predicted after each epoch."""
     trained = timetable(recipe, train).total_steps * min(recipe.batch_size, train)
     return per_image * (trained + FORWARD_SHARE * (judged * recipe.sized(train).epochs + train))
-
-
-def _wait(machine: Machine) -> None:
-    if machine.device == "cuda":
-        torch.cuda.synchronize()
-    elif machine.device == "mps":
-        torch.mps.synchronize()
