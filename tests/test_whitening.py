@@ -38,10 +38,10 @@ def test_every_filter_has_its_negative_and_the_first_ones_have_the_most_variance
     assert (norms.diff() > 0).all()  # the more variance, the less it is scaled up
 
 
-def test_only_the_bias_is_learnt():
+def test_nothing_is_learnt_and_no_gradient_reaches_it():
     stem = Whitening(8, 4, stride=2, padding=1)
-    assert [name for name, _ in stem.named_parameters()] == ["bias"]
-    assert "weight" in stem.state_dict()
+    assert not list(stem.parameters()) and "weight" in stem.state_dict()
+    assert not stem(smooth(4)).requires_grad
 
 
 def test_a_new_run_takes_its_filters_from_all_over_the_training_part(

@@ -9,18 +9,18 @@ PATCHES = 200_000  # enough for the covariance of a patch's few dozen numbers
 
 
 class Whitening(nn.Conv2d):
-    """Filters that decorrelate patches, each with its negative; only the bias is learnt.
+    """Filters that decorrelate patches, each with its negative; nothing of it is learnt.
 
     The `outputs` / 2 directions of most variance, scaled to variance one, and then the same with
-    the other sign, as in tysam-code/hlb-CIFAR10, so that a rectifier after it loses nothing.
+    the other sign, as in tysam-code/hlb-CIFAR10, so that a rectifier after it loses nothing. As
+    there is nothing to learn, no gradient is computed with respect to its output.
     """
 
     def __init__(self, outputs: int, kernel: int, stride: int, padding: int) -> None:
-        super().__init__(3, outputs, kernel, stride, padding)
+        super().__init__(3, outputs, kernel, stride, padding, bias=False)
         filters = self.weight.detach()
         del self.weight
         self.register_buffer("weight", filters)
-        self.bias = nn.Parameter(torch.zeros(outputs))
 
     @torch.no_grad()
     def learn(self, images: Tensor) -> None:
