@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from cyclopts import CycloptsError
 
 from onecycle.cli import app as command_line
 from onecycle.errors import RecipeError
@@ -20,7 +21,7 @@ PAGES += DOCS
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"`(onecycle [a-z-]+[^`]*)`")
-LARGEST = 125_000  # bytes of a picture
+LARGEST = 100_000  # bytes of a picture
 
 
 def name(path):
@@ -98,6 +99,16 @@ def test_every_command_is_one_that_is_understood(page):
             command_line.app.parse_args([verb, *rest], exit_on_error=False, print_error=False)
 
 
+def test_a_wrong_command_would_be_noticed():
+    text = "`onecycle trian` and `onecycle\nresults`\n```sh\nonecycle train --dta \\\n  x\n```\n"
+    block, first, second = commands(text)
+    assert shlex.split(block) == ["onecycle", "train", "--dta", "x"]
+    assert (first, second) == ("onecycle trian", "onecycle results")
+    assert "trian" not in command_line.app and "results" in command_line.app
+    with pytest.raises(CycloptsError, match="--dta"):
+        command_line.app.parse_args(["train", "--dta"], exit_on_error=False, print_error=False)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_setting_is_a_field_of_a_recipe(page):
     for language, block in FENCED.findall(page.read_text()):
@@ -109,3 +120,9 @@ def test_every_setting_is_a_field_of_a_recipe(page):
             parse(content, name(page))
     with pytest.raises(RecipeError):
         parse({**book.find("davidnet").to_dict(), "cutuot": 8}, name(page))
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert version in (ROOT / "CHANGELOG.md").read_text()
