@@ -39,7 +39,7 @@ CUTOUTS = {
 SHOWN = 35_000  # image of the training part
 NETWORKS = ("davidnet", "resnet18", "dilated")
 GROUPS = (8, 32, 128, 512)  # images
-IMAGES = 4096  # that are cut into groups
+IMAGES = 4096  # that are cut into groups, at most
 
 
 def main() -> None:
@@ -92,7 +92,8 @@ def receptive_field() -> Figure:
 
 def cutout(data: Dataset) -> Figure:
     """One image as four recipes cut it, in their first eight epochs; not cropped or flipped."""
-    pixels = torch.from_numpy(data.train.images(SHOWN, SHOWN + 1))
+    shown = SHOWN % len(data.train)
+    pixels = torch.from_numpy(data.train.images(shown, shown + 1))
     first = torch.zeros(1, dtype=torch.int64)
     draws = []
     for name in CUTOUTS:
@@ -115,7 +116,8 @@ def ghost_batches(data: Dataset) -> Figure:
     figure = plots.blank(8, 3.4)
     axes = figure.subplots()
     for y, size in enumerate(GROUPS):
-        means = channel[: IMAGES // size * size].reshape(-1, size).mean(axis=1)
+        whole = len(channel) // size * size
+        means = channel[:whole].reshape(-1, size).mean(axis=1)
         colour = plots.PALETTE[y]
         axes.plot(means, [y] * len(means), "|", color=colour, markersize=18, alpha=0.7)
     axes.set_yticks(range(len(GROUPS)), [f"groups of {size}" for size in GROUPS])
