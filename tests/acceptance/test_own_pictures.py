@@ -1,8 +1,8 @@
 """Three image sets of different kind, as a user has them: files, sizes and modes mixed, unbalanced.
 
 `ONECYCLE_DATA=PATH ONECYCLE_PICTURES=PATH pytest tests/acceptance/test_own_pictures.py -s`, some
-minutes. ONECYCLE_DATA holds CIFAR-10; ONECYCLE_PICTURES is any folder of pictures, such as `Dataset`
-of github.com/ardamavi/Sign-Language-Digits-Dataset (2,062 photos of hands, Apache 2.0).
+minutes. ONECYCLE_DATA holds CIFAR-10; ONECYCLE_PICTURES is any folder of pictures, such as
+`Dataset` of github.com/ardamavi/Sign-Language-Digits-Dataset (2,062 photos of hands, Apache 2.0).
 """
 
 import os
