@@ -121,12 +121,12 @@ class Frozen(nn.BatchNorm2d):
 
 
 def plain_speednet(width, classes):
-    stem = nn.Conv2d(3, 48, 4, stride=2, padding=1, bias=False)
+    stem = nn.Conv2d(3, 24, 2, bias=False)
     filters = stem.weight.detach()
     del stem.weight
     stem.register_buffer("weight", filters)
-    layers, inputs = [stem, nn.SiLU()], 48
-    for outputs in (width, 4 * width, 4 * width):
+    layers, inputs = [stem, nn.SiLU()], 24
+    for outputs in (width, 4 * width, 8 * width):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2)]
         layers += [Frozen(outputs), nn.SiLU()]
         layers += [nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), Frozen(outputs)]
@@ -216,7 +216,7 @@ def test_a_step_on_the_whole_batch_is_that_of_torchs_batch_norm(make_data, name,
 
 @pytest.mark.parametrize(
     ("name", "width", "count"),
-    [("dilated", 32, 288_234), ("resnet18", 64, 11_173_962), ("speednet", 64, 1_985_152)],
+    [("dilated", 32, 288_234), ("resnet18", 64, 11_173_962), ("speednet", 32, 1_088_576)],
 )
 def test_parameter_counts_are_the_references(make_data, name, width, count):
     with torch.device("meta"):

@@ -17,7 +17,7 @@ def smooth(count=64, size=16):
 
 @pytest.mark.parametrize(("kernel", "outputs"), [(2, 24), (4, 96)])
 def test_patches_come_out_uncorrelated_with_variance_one(kernel, outputs):
-    stem = Whitening(outputs, kernel, stride=kernel // 2, padding=0)
+    stem = Whitening(outputs, kernel)
     images = smooth()
     stem.learn(images)
     out = stem(images).detach()[:, : outputs // 2].transpose(0, 1).flatten(1)
@@ -29,7 +29,7 @@ def test_patches_come_out_uncorrelated_with_variance_one(kernel, outputs):
 
 
 def test_every_filter_has_its_negative_and_the_first_ones_have_the_most_variance():
-    stem = Whitening(8, 4, stride=2, padding=1)
+    stem = Whitening(8, 4)
     images = smooth()
     stem.learn(images)
     first, second = stem.weight.split(4)
@@ -39,7 +39,7 @@ def test_every_filter_has_its_negative_and_the_first_ones_have_the_most_variance
 
 
 def test_nothing_is_learnt_and_no_gradient_reaches_it():
-    stem = Whitening(8, 4, stride=2, padding=1)
+    stem = Whitening(8, 4)
     assert not list(stem.parameters()) and "weight" in stem.state_dict()
     assert not stem(smooth(4)).requires_grad
 

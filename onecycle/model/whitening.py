@@ -16,8 +16,8 @@ class Whitening(nn.Conv2d):
     there is nothing to learn, no gradient is computed with respect to its output.
     """
 
-    def __init__(self, outputs: int, kernel: int, stride: int, padding: int) -> None:
-        super().__init__(3, outputs, kernel, stride, padding, bias=False)
+    def __init__(self, outputs: int, kernel: int) -> None:
+        super().__init__(3, outputs, kernel, bias=False)
         filters = self.weight.detach()
         del self.weight
         self.register_buffer("weight", filters)
@@ -26,7 +26,7 @@ class Whitening(nn.Conv2d):
     def learn(self, images: Tensor) -> None:
         """Take the filters from standardized `images` (N, 3, H, W)."""
         kernel = int(self.kernel_size[0])
-        patches = F.unfold(images, kernel, stride=max(1, kernel // 2)).transpose(1, 2)
+        patches = F.unfold(images, kernel).transpose(1, 2)
         rows = patches.reshape(-1, patches.shape[2])
         rows = rows[:: -(-len(rows) // PATCHES)].double()
         # eigh gives the variances in rising order.
