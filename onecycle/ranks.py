@@ -76,13 +76,13 @@ class Ranks:
                 dist.broadcast(part, src=rank)
         return rows
 
-    def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on any process. All must ask at the same time."""
+    def largest(self, number: int) -> int:
+        """The largest `number` of any process. All must ask at the same time."""
         if self.world == 1:
-            return flag
-        told = torch.tensor([int(flag)], device=_device())
+            return number
+        told = torch.tensor([number], device=_device())
         dist.all_reduce(told, dist.ReduceOp.MAX)
-        return bool(told)
+        return int(told)
 
     def in_turn(self, work: Callable[[], T]) -> T:
         """What `work` gives: the first process does it before the others begin."""

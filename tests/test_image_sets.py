@@ -281,8 +281,8 @@ def test_damaged_files_are_pixels_or_a_reason(kind):
 # Classes
 
 
-def test_a_validation_set_without_one_class_that_shifts_every_label(tmp_path):
-    # ultralytics #13936: labels came from the classes of each part by itself.
+def test_ultralytics_13936_23566_a_validation_set_without_one_class_shifts_no_label(tmp_path):
+    # There labels came from the classes of each part by itself.
     classes = ("ant", "bee", "cat")
     whole = load(write(tmp_path / "whole", tree(classes=classes)))
     for lost in classes:

@@ -49,6 +49,18 @@ def assert_as_unbroken(folder, unbroken):
     assert short_runs.done(folder) == short_runs.done(unbroken[0])
     assert steps(folder) == list(range(1, short_runs.STEPS + 1)), "the journal agrees"
     assert not list(folder.rglob("*.tmp"))
+    rows = record.read_metrics(folder)
+    assert [(r["train_loss"], r["train_accuracy"]) for r in rows] == list(train_figures(folder))
+
+
+def train_figures(folder):
+    """Mean loss and accuracy of each epoch's training images, from the journal alone."""
+    steps = [event for event in events(folder) if event["event"] == "step"]
+    for epoch in range(steps[-1]["epoch"] + 1):
+        its = [step for step in steps if step["epoch"] == epoch]
+        images = sum(step["images"] for step in its)
+        loss = sum(step["loss"] * step["images"] for step in its) / images
+        yield loss, sum(step["correct"] for step in its) / images
 
 
 def finish(folder, unbroken):
@@ -72,6 +84,8 @@ def kill_at_random(folder, unbroken, kills, draw):
                 kills -= 1
             process.join()
             assert process.exitcode in (0, -signal.SIGKILL)
+            if (here / record.EVENTS).exists():
+                events(here)  # whole lines, whenever it was killed
             if process.exitcode == 0 or not kills:
                 break
         if not (here / record.SUMMARY).exists():

@@ -94,7 +94,9 @@ def test_a_damaged_checkpoint_and_the_one_used_are_both_named(
     assert resumed["step"] == 3 and "step-00000004" in resumed["damaged"][0]
 
 
-def test_lightning_688_a_truncated_checkpoint_that_sorts_last_is_not_chosen(state, tmp_path):
+def test_lightning_688_19970_timm_a_truncated_checkpoint_that_sorts_last_is_not_chosen(
+    state, tmp_path
+):
     folder = saved(state, tmp_path)
     for suffix in ("json", "safetensors"):
         content = (folder / f"step-00000009.{suffix}").read_bytes()
@@ -415,6 +417,8 @@ def test_a_damaged_journal_is_named_and_left_alone(tiny, make_recipe, machine, t
         ("1 step", 1, None),
         ("2epochs", 40, None),
         ("0.5epochs", 10, None),
+        ("90s", None, 90),
+        ("1.5 s", None, 1.5),
         ("5min", None, 300),
         ("0.5min", None, 30),
     ],
@@ -423,9 +427,11 @@ def test_how_often_to_save_has_a_unit(text, steps, seconds):
     assert checkpoint.every(text, steps_per_epoch=20) == checkpoint.Every(steps, seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "0steps", "-1steps", "1.5steps", "5s", "epochs", "5 m"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "0steps", "-1steps", "1.5steps", "5 ss", "s", "epochs", "5 m"]
+)
 def test_how_often_without_a_unit_is_refused(text):
-    with pytest.raises(OnecycleError, match=r"--save-every .*100steps, 2epochs or 5min"):
+    with pytest.raises(OnecycleError, match=r"--save-every .*100steps, 2epochs, 90s or 5min"):
         checkpoint.every(text)
 
 

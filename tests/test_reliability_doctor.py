@@ -3,15 +3,18 @@
 import json
 import shutil
 import sys
+from importlib import metadata
 
+import numpy as np
 import pytest
 import short_runs
 
 import onecycle
 from onecycle import cli, files
 from onecycle.api import diagnosis
-from onecycle.errors import RecipeError
-from onecycle.run import checkpoint, record
+from onecycle.errors import DiskError, RecipeError
+from onecycle.machine import Machine
+from onecycle.run import checkpoint, record, reopen
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,7 @@ SPOIL = {
         (run / record.EVENTS).read_bytes()[:-3]
     ),
     "predictions": another_accuracy,
+    "weights": lambda run: flip(run / record.WEIGHTS),
     "summary.json": lambda run: (run / record.SUMMARY).write_text("{"),
 }
 
@@ -96,11 +100,21 @@ def test_a_run_without_a_sound_checkpoint_is_not_well(run):
 def test_a_full_disk_and_a_missing_extra_are_told(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5_000_000})
     monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(diagnosis, "find_spec", lambda _: None)
+    asked = ["torch>=2", 'torch>=2; extra == "a-b"', 'nothing.of_it>=1 ; extra == "a-b"']
+    asked += ['numpy; python_version > "3" and extra == "c"', 'pytest; extra == "test"']
+    monkeypatch.setattr(diagnosis.metadata, "requires", lambda _: asked)
     found = onecycle.doctor()
     assert wrong(found) == ["working folder", "cache"]
-    lines = {line.name: line.found for line in found.lines}
-    assert lines["[labels]"] == "pip install 'onecycle[labels]'"
+    extras = {line.name: line.found for line in found.lines if line.name.startswith("[")}
+    assert extras == {
+        "[a-b]": "pip install 'onecycle[a-b]'",
+        "[c]": f"numpy {np.__version__}",
+    }
+
+
+def test_the_extras_are_those_of_the_package():
+    names = {line.name.strip("[]") for line in onecycle.doctor().lines if line.name[0] == "["}
+    assert names == set(metadata.metadata("onecycle").get_all("Provides-Extra")) - {"test"}
 
 
 def test_data_that_is_not_where_it_should_be_is_not_well(tmp_path, monkeypatch):
@@ -124,6 +138,12 @@ def test_the_command_marks_lines_and_ends_in_one(run, capsys, monkeypatch):
     (marked,) = (line for line in out.splitlines() if line.startswith("! "))
     assert "step-00000024.safetensors" in marked
     assert outcome(run, "--json")[0] == 1
+
+
+def test_damaged_weights_are_not_judged_on(run):
+    flip(run / record.WEIGHTS)
+    with pytest.raises(DiskError, match=r"model\.safetensors: its checksum does not hold"):
+        reopen.network(run, Machine("cpu", "fp32", 1, "for the tests"))
 
 
 def test_no_run_is_refused(tmp_path):

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import short_runs
 import torch
 
+import onecycle
 from onecycle.errors import DivergedError, OnecycleError
 from onecycle.files import sha256_bytes
 from onecycle.run import checkpoint, conduct, memory, record
@@ -142,6 +144,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, make_recipe, machine,
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"
         ),
+        RuntimeError("could not create a primitive"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         MemoryError(),
@@ -163,3 +166,25 @@ def test_the_allocator_of_the_cpu_is_understood_and_other_errors_are_not_touched
         torch.empty(2**60)
     with pytest.raises(RuntimeError, match="size"), memory.explained(make_recipe(), machine):
         torch.ones(2) + torch.ones(3)
+
+
+def test_a_run_that_runs_out_of_memory_ends_in_that_line_and_keeps_its_batch(
+    tmp_path, monkeypatch, command
+):
+    gradients = loop._gradients
+
+    def greedy(work, *rest):
+        if work.step == 3:
+            torch.empty(2**55)  # more than any machine has, asked of the real allocator
+        return gradients(work, *rest)
+
+    monkeypatch.setattr(loop, "_gradients", greedy)
+    monkeypatch.setattr(short_runs.setup, "load", short_runs.data)
+    monkeypatch.setattr(short_runs.estimate, "seconds", lambda *_: 0.0)
+    small = [word for setting in short_runs.SMALL for word in ("--set", setting)]
+    words = ["train", "--recipe", "davidnet", *small, "--data", "short", "--precision", "fp32"]
+    code, out, err = command(*words, "--save-every", "1step", "--out", "run", "-q")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "batch_size 8" in err and "--set batch_size=4" in err
+    assert checkpoint.newest(tmp_path / "run").step == 3
+    assert onecycle.load("run").recipe.batch_size == 8

@@ -2,10 +2,10 @@
 
 import os
 import platform
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -19,15 +19,6 @@ from onecycle.errors import OnecycleError
 from onecycle.recipe import book
 from onecycle.run import checkpoint, record, reopen
 
-# The module that stands for an extra, and the extra.
-EXTRAS = {
-    "gradio": "demo",
-    "captum": "explain",
-    "onnxruntime": "export",
-    "cleanlab": "labels",
-    "nbclient": "notebook",
-    "tensorboard": "track",
-}
 FEW_BYTES = 1e9  # a disk with less free than that is worth a warning
 
 
@@ -119,10 +110,21 @@ def _data() -> list[Line]:
 
 
 def _extras() -> list[Line]:
-    return [
-        Line(f"[{extra}]", module if find_spec(module) else f"pip install 'onecycle[{extra}]'")
-        for module, extra in EXTRAS.items()
-    ]
+    """Whether what each extra asks for is installed; that of the tests is for developers."""
+    wanted: dict[str, list[str]] = {}
+    for line in metadata.requires("onecycle") or ():
+        found = re.fullmatch(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", line)
+        if found and found[2] != "test":
+            wanted.setdefault(found[2], []).append(found[1])
+    return [_extra(name, libraries) for name, libraries in sorted(wanted.items())]
+
+
+def _extra(name: str, libraries: list[str]) -> Line:
+    try:
+        versions = [f"{library} {metadata.version(library)}" for library in libraries]
+    except metadata.PackageNotFoundError:
+        return Line(f"[{name}]", f"pip install 'onecycle[{name}]'")
+    return Line(f"[{name}]", ", ".join(versions))
 
 
 def _run(folder: Path) -> list[Line]:
@@ -136,6 +138,7 @@ def _run(folder: Path) -> list[Line]:
     lines.append(_journal(folder))
     if finished:
         lines += [_file(folder, name) for name in (record.SUMMARY, record.CLASSES)]
+        lines.append(_weights(folder))
         lines.append(_predictions(folder))
     return lines
 
@@ -171,6 +174,14 @@ def _file(folder: Path, name: str) -> Line:
     except OnecycleError as error:
         return Line(name, str(error), ok=False)
     return Line(name, "whole")
+
+
+def _weights(folder: Path) -> Line:
+    try:
+        reopen.weights(folder)
+    except (OnecycleError, AttributeError) as error:  # a summary that is no table
+        return Line("weights", str(error), ok=False)
+    return Line("weights", "as they were written")
 
 
 def _predictions(folder: Path) -> Line:

@@ -17,6 +17,7 @@ from onecycle.reporting import lr_plots, plots
 from onecycle.run import record
 from onecycle.run.find_lr import Sweep, choose_sweep, curves, judge, rows
 from onecycle.run.job import Job
+from onecycle.run.memory import explained
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def with_found_rates(job: Job, show: progress.Show) -> Recipe:
 def sweep_into(job: Job, sweep: Sweep, seeds: int, show: progress.Show) -> RangeTest:
     """Do the range test of `job` and keep it in its folder; raises as `find_lr`."""
     show.sweeping(job, sweep, seeds)
-    with show:
+    with show, explained(job.recipe, job.machine):
         made = curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
     table = [row for curve in made for row in rows(curve)]
     found = judge(made, sweep, job.recipe)

@@ -104,8 +104,8 @@ def train(
     images and judges each epoch on it, so that the test part is read once, at the end. `skip_bad`
     leaves out pictures that can't be used, each of which is an error otherwise. `image_size` is
     what pictures are brought to, 16 to 128 pixels; by default they keep the one size that they
-    have, or one is chosen for them. `save_every` is how often to save, as `100steps`, `2epochs` or
-    `5min`, by default as often as costs at most one per cent of the time. `track="tensorboard"`
+    have, or one is chosen for them. `save_every` is how often to save, as `100steps`, `2epochs`,
+    `90s` or `5min`, by default as often as costs at most one per cent of the time. `track="tensorboard"`
     also writes the run's events into `tensorboard/` of its folder. `out` names the run folder, by
     default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
 

@@ -79,8 +79,8 @@ def train(
     threads:
         CPU threads; all cores by default.
     save_every:
-        How often to save, as 100steps, 2epochs or 5min; by default as often as costs at most one
-        per cent of the time, and always at the end and on a signal.
+        How often to save, as 100steps, 2epochs, 90s or 5min; by default as often as costs at most
+        one per cent of the time, and always at the end and on a signal.
     track:
         Write the figures of every step and epoch into RUN/tensorboard too.
     out:

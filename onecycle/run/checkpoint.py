@@ -51,16 +51,16 @@ class Every:
 
 
 def every(text: str, steps_per_epoch: int = 1) -> Every:
-    """What `--save-every` says, as `100steps`, `2epochs` or `5min`. Raises RecipeError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(step|epoch|min)s?", text.strip())
+    """What `--save-every` says, as `100steps`, `2epochs`, `90s` or `5min`. Raises RecipeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|(step|epoch|min)s?)", text.strip())
     number = float(found[1]) if found else 0.0
-    if not found or not number or (found[2] == "step" and number % 1):
+    if not found or not number or (found[3] == "step" and number % 1):
         raise RecipeError(
-            f"--save-every {text}: give a number and its unit, as 100steps, 2epochs or 5min"
+            f"--save-every {text}: give a number and its unit, as 100steps, 2epochs, 90s or 5min"
         )
-    if found[2] == "min":
-        return Every(seconds=60 * number)
-    return Every(steps=max(1, round(number * (steps_per_epoch if found[2] == "epoch" else 1))))
+    if found[2] == "s" or found[3] == "min":
+        return Every(seconds=number * (1 if found[2] == "s" else 60))
+    return Every(steps=max(1, round(number * (steps_per_epoch if found[3] == "epoch" else 1))))
 
 
 class Saver:

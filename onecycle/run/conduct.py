@@ -138,10 +138,10 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
         pending.append(step)
         last = step.step == total
         epoch_ends = last or step.step % live.table.steps_per_epoch == 0
-        stop = caught.number is not None
+        stop = caught.number
         if job.ranks.world > 1:
             # All processes stop at one step, which they agree on at times that all know.
-            stop = (epoch_ends or step.step % flush == 0) and job.ranks.any(stop)
+            stop = job.ranks.largest(stop) if epoch_ends or step.step % flush == 0 else 0
         due = live.saver is not None and live.saver.due(step.step)
         if len(pending) >= flush or epoch_ends or stop or due:
             rows = _write_steps(live, pending)
@@ -155,7 +155,7 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
             raise InterruptedRun(
                 f"stopped and saved at step {step.step} of {total}; "
                 f"go on with: onecycle train --resume {job.folder}",
-                caught.number or signal.SIGTERM,
+                stop,
             )
 
 
@@ -267,7 +267,7 @@ class _Clock:
 
 @dataclass
 class _Caught:
-    number: int | None = None
+    number: int = 0  # of the last signal; 0 if there was none
 
 
 @contextmanager

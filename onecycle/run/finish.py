@@ -32,8 +32,7 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
         for name, split in parts.items()
     }
     train = probabilities(state.model, data.train, job.machine, ranks=job.ranks)
-    if job.ranks.first:
-        _keep(job, state, parts, predicted)
+    weights = _keep(job, state, parts, predicted) if job.ranks.first else ""
     accuracies = {
         f"{name}_accuracy": metrics.accuracy(predicted[name], split.labels)
         for name, split in parts.items()
@@ -49,6 +48,7 @@ def finish(job: Job, state: TrainState, train_seconds: float, started: float) ->
         "epochs": job.recipe.sized(len(data.train)).epochs,
         "steps": state.step,
         "parameters": parameter_count(state.model),
+        "weights_sha256": weights,
         **accuracies,
         "test_loss": metrics.loss(predicted["test"], data.test.labels),
         "train_accuracy": train_accuracy,
@@ -71,9 +71,11 @@ def _keep(
     state: TrainState,
     parts: dict[str, Split],
     predicted: dict[str, NDArray[np.float32]],
-) -> None:
-    """Write the final weights, and each part's probabilities with its labels."""
+) -> str:
+    """Write the final weights, and each part's probabilities with its labels; the weights' hash."""
     weights = {k: v.detach().cpu().contiguous() for k, v in state.model.state_dict().items()}
-    files.write_bytes(job.folder / record.WEIGHTS, save(weights))
+    content = save(weights)
+    files.write_bytes(job.folder / record.WEIGHTS, content)
     for name, split in parts.items():
         record.write_predictions(job.folder, name, predicted[name], split.labels)
+    return files.sha256_bytes(content)

@@ -8,8 +8,11 @@ from onecycle.errors import OnecycleError
 from onecycle.machine import Machine
 from onecycle.recipe.schema import Recipe
 
-# What PyTorch's allocators say: CUDA and MPS, the CPU's, cuDNN's.
-SAID = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+# What PyTorch's allocators say: CUDA and MPS, the CPU's, cuDNN's, oneDNN's.
+SAID = re.compile(
+    r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a (primitive|memory)",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -28,7 +31,7 @@ def explained(recipe: Recipe, machine: Machine) -> Iterator[None]:
         raise OnecycleError(
             f"out of memory on {machine.device} with batch_size {recipe.batch_size} ({group}): "
             f"close other programs, or try --set batch_size={smaller} (another recipe: its rates "
-            f"may need lowering, too){_less(recipe)}"
+            f"may need lowering, too) or a smaller model.width{_less(recipe)}"
         ) from error
 
 

@@ -114,6 +114,18 @@ def images(folder: Path) -> Images:
     )
 
 
+def weights(folder: Path) -> bytes:
+    """The final weights of the run in `folder`, as they were written. Raises DiskError."""
+    path = folder / record.WEIGHTS
+    content = files.read_bytes(path)
+    # Runs of before it was kept have none.
+    summary = folder / record.SUMMARY
+    known = files.read_json(summary).get("weights_sha256") if summary.is_file() else None
+    if known not in (None, files.sha256_bytes(content)):
+        raise DiskError(f"cannot read {path}: its checksum does not hold")
+    return content
+
+
 def network(folder: Path, machine: Machine) -> nn.Module:
     """The run's network with its final weights, in eval mode, on the machine's device.
 
@@ -121,9 +133,8 @@ def network(folder: Path, machine: Machine) -> nn.Module:
     """
     model = build(book.find(str(folder / record.RECIPE)).model, images(folder), seed=0)
     path = folder / record.WEIGHTS
-    content = files.read_bytes(path)
     try:
-        model.load_state_dict(load(content))
+        model.load_state_dict(load(weights(folder)))
     except (SafetensorError, RuntimeError) as error:
         raise DiskError(f"cannot read {path}: not the weights of this run") from error
     model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

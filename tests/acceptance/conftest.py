@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onecycle import machine
 
-ROWS = []
+ROWS, FAILED = [], set()
 
 
 def pytest_addoption(parser):
@@ -20,17 +20,19 @@ def pytest_addoption(parser):
 
 def pytest_runtest_logreport(report):
     figures = dict(report.user_properties)
-    if report.when == "call" and "promise" in figures:
+    if report.failed:
+        FAILED.add(report.nodeid)
+    elif report.when == "call" and "promise" in figures:
         row = {"promise": figures.pop("promise"), "test": report.nodeid, "figures": figures}
-        ROWS.append(row | {"failures": int(report.failed), "seconds": round(report.duration, 1)})
+        ROWS.append(row | {"seconds": round(report.duration, 1)})
 
 
 def pytest_sessionfinish(session):
     path = session.config.getoption("--figures")
-    if path is None or not ROWS:
+    if path is None:
         return
     kept = json.loads(path.read_text()) if path.exists() else []
-    new = {row["test"] for row in ROWS}
+    new = {row["test"] for row in ROWS} | FAILED  # what fails loses its row
     here = {
         "machine": f"{machine.device_name('cpu')}, {machine.usable_cores()} cores",
         "python": platform.python_version(),

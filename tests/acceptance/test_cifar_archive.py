@@ -70,9 +70,12 @@ def test_a_full_size_archive(tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.folder)
-def test_damaged_files_are_refused_and_nothing_else_happens(form):
+def test_damaged_files_are_refused_and_nothing_else_happens(form, record_property):
     start = time.perf_counter()
     taken = cifar_files.fuzz(form, MUTATIONS, seed=1)
     print(f"{form.folder}: {MUTATIONS - taken:,} of {MUTATIONS:,} refused, the others still sound")
     print(f"{time.perf_counter() - start:.0f} s")
+    record_property("promise", f"fuzz of the CIFAR readers: {form.folder}")
+    record_property("mutated inputs", MUTATIONS)
+    record_property("still sound", taken)
     assert 0 < taken < MUTATIONS
