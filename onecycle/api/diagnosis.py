@@ -21,6 +21,7 @@ from onecycle.run import checkpoint, record, reopen
 
 # The module that stands for an extra, and the extra.
 EXTRAS = {
+    "cv2": "albumentations",
     "captum": "explain",
     "onnxruntime": "export",
     "cleanlab": "labels",

@@ -4,12 +4,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onecycle import machine, progress
+from onecycle.datasets import feed
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load
 from onecycle.machine import Machine
 from onecycle.ranks import Ranks, join
 from onecycle.recipe.schema import Recipe
 from onecycle.run.checkpoint import every
+from onecycle.run.memory import limit
 from onecycle.training.loop import check_groups, check_sizes
 
 
@@ -27,10 +29,15 @@ class Setup:
     threads: int | None = None
     lr_auto: bool = False  # a range test finds the peak of the rate first
     save_every: str | None = None
+    augment_backend: str = "own"
+    max_memory: str | None = None
 
     def __post_init__(self) -> None:
         if self.save_every is not None:
             every(self.save_every)  # a wrong one is refused before anything is loaded
+        if self.max_memory is not None:
+            limit(self.max_memory)
+        feed.check(self.augment_backend, self.recipe.augment)
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -31,7 +31,17 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
     """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
     dataset, where, ranks = setup.open(seed, show)
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
-    job = Job(setup.recipe, dataset, where, seed, folder, ranks, setup.save_every)
+    job = Job(
+        setup.recipe,
+        dataset,
+        where,
+        seed,
+        folder,
+        ranks,
+        setup.save_every,
+        augment_backend=setup.augment_backend,
+        max_memory=setup.max_memory,
+    )
     with _one_writer(folder, ranks):
         if ranks.first:
             record.check_empty(folder)  # another run may have been quicker, and be over
@@ -55,6 +65,7 @@ def resume(
         then = made["machine"]
         where = machine.choose(then["device"], then["precision"], threads or then["threads"])
         seed, save_every = int(made["seed"]), made.get("save_every")
+        backend, room = made.get("augment_backend", "own"), made.get("max_memory")
         made["versions"] = {**_surroundings(where, ALONE)["versions"], **made.get("versions", {})}
     except (KeyError, TypeError, ValueError) as error:
         raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
@@ -83,7 +94,18 @@ def resume(
             changed.append("other data")
         if changed and ranks.first:
             files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
-        job = Job(recipe, dataset, where, seed, folder, ranks, save_every, tuple(changed))
+        job = Job(
+            recipe,
+            dataset,
+            where,
+            seed,
+            folder,
+            ranks,
+            save_every,
+            augment_backend=backend,
+            max_memory=room,
+            forced=tuple(changed),
+        )
         show.resumed(job, checkpoint)
         return drive(job, checkpoint, show)
 
@@ -166,6 +188,8 @@ def describe(
             "seed": job.seed,
             "val_fraction": val_fraction,
             "save_every": job.save_every,
+            "augment_backend": job.augment_backend,
+            "max_memory": job.max_memory,
             **_surroundings(job.machine, job.ranks),
         },
     )

@@ -35,6 +35,8 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run: ...
@@ -57,6 +59,8 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Runs: ...
@@ -78,6 +82,8 @@ def train(
     precision: str = "auto",
     threads: int | None = None,
     save_every: str | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run | Runs:
@@ -94,7 +100,11 @@ def train(
     error otherwise. `image_size` is what pictures are brought to, 16 to 128 pixels; by default they
     keep the one size that they have, or one is chosen for them. `save_every` is how often to save,
     as `100steps`, `2epochs` or `5min`, by default as often as costs at most one per cent of the
-    time. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to
+    time. `augment_backend` says what augments: `own`, or `albumentations`, image by image on the
+    CPU, as the references do. `max_memory`, such as `2GB`, is what the images may take on a GPU;
+    more of them stay in the cache's file, by default more than half of what is free there (for a
+    CPU they do in any case).
+    `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to
     stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, or InterruptedRun after a signal.
@@ -110,6 +120,8 @@ def train(
         threads,
         lr_auto=lr == "auto",
         save_every=save_every,
+        augment_backend=augment_backend,
+        max_memory=max_memory,
     )
     show = progress.Show(quiet)
     folder = Path(out) if out else None

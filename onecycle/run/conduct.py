@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from onecycle.datasets.feed import Feed
 from onecycle.errors import DivergedError, InterruptedRun, OnecycleError, one_line
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.run import finish, record
 from onecycle.run.checkpoint import Checkpoint, Saver, every
 from onecycle.run.job import Job
+from onecycle.run.memory import limit
 from onecycle.training import state as states
 from onecycle.training.loop import Step, fit
 from onecycle.training.schedule import Timetable, timetable
@@ -131,7 +133,13 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
     pending: list[Step] = []
     if live.state.step == 0:
         _save(live)
-    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed, ranks=job.ranks):
+    recipe, room = job.recipe, None if job.max_memory is None else limit(job.max_memory)
+    feed = Feed(
+        recipe.augment, job.dataset, job.machine.device, job.seed, job.augment_backend, room
+    )
+    for step in fit(
+        live.state, job.dataset, recipe, job.machine, job.seed, ranks=job.ranks, feed=feed
+    ):
         pending.append(step)
         last = step.step == total
         epoch_ends = last or step.step % live.table.steps_per_epoch == 0

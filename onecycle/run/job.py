@@ -20,4 +20,6 @@ class Job:
     folder: Path
     ranks: Ranks = ALONE
     save_every: str | None = None  # as `checkpoint.every` reads it
+    augment_backend: str = "own"
+    max_memory: str | None = None  # as `memory.limit` reads it
     forced: tuple[str, ...] = ()  # what is no longer as it was, in a run that goes on all the same

@@ -12,6 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.feed import Feed
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.layers import group_sizes, norms
@@ -42,13 +43,15 @@ def fit(
     seed: int,
     table: Timetable | None = None,
     ranks: Ranks = ALONE,
+    feed: Feed | None = None,
 ) -> Iterator[Step]:
     """Train `state` in place from its step to the end of the recipe, yielding after each step.
 
     The rates and the length are those of `table`, by default the recipe's own timetable. What
     happens at a step is a function of (recipe, data, seed, table, step) and the state, so that
     breaking off, saving and going on changes nothing. Several processes see together the images
-    that one would see, each its share of whole ghost groups.
+    that one would see, each its share of whole ghost groups. The images come from `feed`, by
+    default this package's own augmentation.
 
     A step whose loss or gradient is not finite is dropped, and all that follow it: weights, moments
     and running statistics stay as the step before left them, without the device being waited for.
@@ -59,30 +62,21 @@ def fit(
     check_sizes(recipe, dataset)
     check_groups(recipe, ranks)
     model = ranks.parallel(state.model)
-    pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
-    rows = torch.from_numpy(dataset.train.rows)
+    feed = feed or Feed(recipe.augment, dataset, machine.device, seed)
     labels = torch.from_numpy(dataset.train.labels)
-    fill = augment.fill_colour(recipe.augment, dataset.mean).to(machine.device)
     dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
-    epoch, plan = -1, None
+    epoch = -1
     while state.step < table.total_steps:
-        if plan is None or epoch != table.epoch(state.step):
+        step = state.step % table.steps_per_epoch  # of the epoch
+        if epoch != table.epoch(state.step):
             epoch = table.epoch(state.step)
             plan = augment.draw(recipe.augment, len(dataset.train), dataset.image_size, seed, epoch)
-            order = plan.order
-            plan = plan.to(machine.device)
-        first = (state.step % table.steps_per_epoch) * recipe.batch_size
-        batch = order[first : first + recipe.batch_size]
-        part = share(len(batch), recipe.ghost_batch, ranks)
-        mine = batch[part.images]
-        images = augment.apply(
-            recipe.augment,
-            pixels,
-            rows[mine].to(machine.device),
-            mine.to(machine.device),
-            plan,
-            fill,
-        )
+            batches = plan.order.split(recipe.batch_size)[: table.steps_per_epoch]
+            parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
+            positions = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
+            upcoming = feed.batches(epoch, plan, positions[step:])
+        batch, part, mine = batches[step], parts[step], positions[step]
+        images = next(upcoming)
         lr = optim.set_rates(state.optimizers, table, state.step)
         work = _Work(recipe, machine, ranks, seed, state.step, len(batch))
         answers = labels[mine].to(machine.device)
