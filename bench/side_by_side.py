@@ -8,8 +8,10 @@ A - B over the pairs. A command is split like a shell's line but not given to on
 wants its own folder write "sh -c 'cd PEER && python train.py'". `{turn}` in a command becomes the
 number of the turn, from 0, to be used as a seed.
 
-usage: python bench/side_by_side.py A B [--turns 5] [--warm-up 1] [--seconds REGEX]
-           [--accuracy REGEX] [--names ours theirs]
+An expression may be given for both commands or for each; an accuracy above 1 is in per cent.
+
+usage: python bench/side_by_side.py A B [--turns 5] [--warm-up 1] [--seconds REGEX [REGEX]]
+           [--accuracy REGEX [REGEX]] [--names ours theirs]
 """
 
 import argparse
@@ -31,7 +33,7 @@ from onecycle.evaluation.compare import spread
 
 @dataclass(frozen=True)
 class Turn:
-    """What one process took and reached."""
+    """What one process took, and the fraction that it reached."""
 
     seconds: float
     accuracy: float | None
@@ -41,7 +43,9 @@ class Failed(Exception):
     """A command that failed, or didn't print what was looked for."""
 
 
-def take(command: str, number: int, seconds: str | None, accuracy: str | None) -> Turn:
+def take(
+    command: str, number: int, seconds: str | None = None, accuracy: str | None = None
+) -> Turn:
     """Run `command`, and time it or read its figures with the two expressions. Raises Failed."""
     words = shlex.split(command.replace("{turn}", str(number)))
     start = time.perf_counter()
@@ -57,7 +61,8 @@ def take(command: str, number: int, seconds: str | None, accuracy: str | None) -
         spent = found(seconds, done.stdout)
     if not spent > 0:
         raise Failed(f"{seconds!r} finds {spent:g} seconds, of which there is no ratio")
-    return Turn(spent, found(accuracy, done.stdout) if accuracy else None)
+    reached = found(accuracy, done.stdout) if accuracy else None
+    return Turn(spent, reached / 100 if reached and reached > 1 else reached)
 
 
 def found(expression: str, printed: str) -> float:
@@ -91,13 +96,19 @@ def compared(first: list[Turn], second: list[Turn]) -> dict[str, Any]:
 
 
 def alternate(
-    commands: list[str], turns: int, warm_up: int, seconds: str | None, accuracy: str | None
+    commands: list[str],
+    turns: int,
+    warm_up: int,
+    seconds: list[str] | None = None,
+    accuracy: list[str] | None = None,
 ) -> list[list[Turn]]:
     """The turns of each command, those that warm up left out."""
     taken: list[list[Turn]] = [[] for _ in commands]
     for number in range(warm_up + turns):
         for i, command in enumerate(commands):
-            turn = take(command, max(0, number - warm_up), seconds, accuracy)
+            # The last of one or two expressions is the second command's.
+            looked_for = [each and each[min(i, len(each) - 1)] for each in (seconds, accuracy)]
+            turn = take(command, max(0, number - warm_up), *looked_for)
             print(
                 f"{'warm-up' if number < warm_up else number - warm_up}  {'AB'[i]}  "
                 f"{turn.seconds:.3f} s  {'' if turn.accuracy is None else turn.accuracy}",
@@ -115,8 +126,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("commands", nargs=2, metavar="COMMAND")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="turns of both before any counts")
-    parser.add_argument("--seconds", help="regular expression of the seconds in what is printed")
-    parser.add_argument("--accuracy", help="regular expression of the accuracy")
+    parser.add_argument("--seconds", nargs="+", help="expression of the seconds, or one for each")
+    parser.add_argument("--accuracy", nargs="+", help="expression of the accuracy, or one for each")
     parser.add_argument("--names", nargs=2, default=["A", "B"])
     options = parser.parse_args(arguments)
     if options.turns < 1 or options.warm_up < 0:

@@ -147,12 +147,16 @@ def test_the_batch_and_how_it_is_shared_out_decide_nothing():
     draw = np.random.default_rng(0)
     pixels = torch.from_numpy(draw.integers(0, 256, (70, SIZE, SIZE, 3), dtype=np.uint8))
     rows, labels = torch.arange(5, 65), torch.arange(60) % 7
+
+    def originals(positions):
+        return pixels, rows[positions]
+
     plan = drawn(spec, count=60)
-    whole = augment.given(spec, pixels, rows, plan, torch.arange(60), FILL)
+    whole = augment.given(spec, originals, plan, torch.arange(60), FILL)
     assert whole.dtype == torch.float32 and whole.min() >= 0 and whole.max() <= 255
     for size in (1, 7, 32):
         places = torch.arange(60).split(size)
-        parts = [augment.given(spec, pixels, rows, plan, p, FILL) for p in places]
+        parts = [augment.given(spec, originals, plan, p, FILL) for p in places]
         torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=0.01)
         found = [augment.answers(labels, plan, p) for p in places]
         assert torch.equal(

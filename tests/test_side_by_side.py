@@ -56,8 +56,19 @@ def test_seconds_and_accuracy_are_read_from_what_is_printed(run):
     assert result["names"] == ["ours", "theirs"]
     assert result["ratio"]["mean"] == pytest.approx(0.25)
     assert result["ratio"]["low"] == result["ratio"]["high"] == pytest.approx(0.25)
-    assert result["accuracy_difference"]["mean"] == pytest.approx(1.25)
-    assert result["turns"][0][0] == {"seconds": 2.5, "accuracy": 91.25}
+    assert result["accuracy_difference"]["mean"] == pytest.approx(0.0125)
+    assert result["turns"][0][0] == {"seconds": 2.5, "accuracy": 0.9125}
+
+
+def test_each_command_has_its_own_expressions(run):
+    result, _ = run(
+        *(says("seconds 3 and 0.93"), says("took 2 for 91 %"), "--turns", 1, "--warm-up", 0),
+        *("--seconds", r"seconds (\d+)", r"took (\d+)", "--accuracy", r"and (.*)", r"for (\d+)"),
+    )
+    assert result["turns"] == [
+        [{"seconds": 3, "accuracy": 0.93}],
+        [{"seconds": 2, "accuracy": 0.91}],
+    ]
 
 
 def test_one_turn_has_no_interval(run):

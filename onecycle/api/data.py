@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from onecycle import files, progress
@@ -13,6 +12,7 @@ from onecycle.api.recipes import choose_recipe
 from onecycle.datasets import augment, duplicates, facts
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.duplicates import Duplicates, Pair
+from onecycle.datasets.feed import Feed
 from onecycle.datasets.load import load as load_data
 from onecycle.errors import RecipeError
 from onecycle.recipe.schema import Recipe
@@ -71,14 +71,12 @@ class DataFacts:
         count = len(data.train)
         spec = self.recipe.sized(count, data.image_size).augment
         picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
-        pixels = torch.from_numpy(data.train.pixels)
-        rows = torch.from_numpy(data.train.rows)
-        fill = augment.fill_colour(spec, data.mean)
+        feed = Feed(spec, data, "cpu", self.seed)
         draws = []
         for epoch in range(EPOCHS):
             plan = augment.draw(spec, count, data.image_size, self.seed, epoch)
             places = plan.order.argsort()[picked]
-            images = augment.given(spec, pixels, rows, plan, places, fill)
+            (images,) = feed.batches(epoch, plan, [places])
             draws.append(images.round().byte().numpy())
         title = (
             f"What the network is given in training: recipe {self.recipe.name}, seed {self.seed}"

@@ -4,12 +4,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onecycle import machine, progress
+from onecycle.datasets import feed
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load
 from onecycle.machine import Machine
 from onecycle.ranks import Ranks, join
 from onecycle.recipe.schema import Recipe
 from onecycle.run.checkpoint import every
+from onecycle.run.memory import limit
 from onecycle.run.tracking import check
 from onecycle.training.loop import check_groups, check_sizes
 
@@ -30,11 +32,16 @@ class Setup:
     save_every: str | None = None
     track: str | None = None
     init: str | None = None  # the folder of a finished run
+    augment_backend: str = "own"
+    max_memory: str | None = None
 
     def __post_init__(self) -> None:
         if self.save_every is not None:
             every(self.save_every)  # a wrong one is refused before anything is loaded
         check(self.track)
+        if self.max_memory is not None:
+            limit(self.max_memory)
+        feed.check(self.augment_backend, self.recipe.augment)
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -36,7 +36,17 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
     begin = initial(Path(setup.init), setup.recipe, dataset) if setup.init else None
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
     job = Job(
-        setup.recipe, dataset, where, seed, folder, ranks, setup.save_every, begin, setup.track
+        setup.recipe,
+        dataset,
+        where,
+        seed,
+        folder,
+        ranks,
+        setup.save_every,
+        begin,
+        setup.track,
+        augment_backend=setup.augment_backend,
+        max_memory=setup.max_memory,
     )
     with _one_writer(folder, ranks):
         if ranks.first:
@@ -63,6 +73,7 @@ def resume(
         then = made["machine"]
         where = machine.choose(then["device"], then["precision"], threads or then["threads"])
         seed, save_every, track = int(made["seed"]), made.get("save_every"), made.get("track")
+        backend, room = made.get("augment_backend", "own"), made.get("max_memory")
         made["versions"] = {**_surroundings(where, ALONE)["versions"], **made.get("versions", {})}
     except (KeyError, TypeError, ValueError) as error:
         raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
@@ -100,6 +111,8 @@ def resume(
             ranks,
             save_every,
             track=track,
+            augment_backend=backend,
+            max_memory=room,
             forced=tuple(changed),
         )
         show.resumed(job, checkpoint)
@@ -197,6 +210,8 @@ def describe(
             "save_every": job.save_every,
             "track": job.track,
             "init": job.init.source if job.init else None,
+            "augment_backend": job.augment_backend,
+            "max_memory": job.max_memory,
             **_surroundings(job.machine, job.ranks),
         },
     )

@@ -38,6 +38,8 @@ def train(
     threads: int | None = None,
     save_every: str | None = None,
     track: str | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run: ...
@@ -62,6 +64,8 @@ def train(
     threads: int | None = None,
     save_every: str | None = None,
     track: str | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Runs: ...
@@ -85,6 +89,8 @@ def train(
     threads: int | None = None,
     save_every: str | None = None,
     track: str | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Run | Runs:
@@ -105,9 +111,13 @@ def train(
     leaves out pictures that can't be used, each of which is an error otherwise. `image_size` is
     what pictures are brought to, 16 to 128 pixels; by default they keep the one size that they
     have, or one is chosen for them. `save_every` is how often to save, as `100steps`, `2epochs`,
-    `90s` or `5min`, by default as often as costs at most one per cent of the time. `track="tensorboard"`
-    also writes the run's events into `tensorboard/` of its folder. `out` names the run folder, by
-    default the next `runs/<recipe>-<n>`. Progress goes to stderr unless `quiet`.
+    `90s` or `5min`, by default as often as costs at most one per cent of the time.
+    `augment_backend` says what augments: `own`, or `albumentations`, image by image on the CPU, as
+    the references do. `max_memory`, such as `2GB`, is what the images may take on a GPU; more of
+    them stay in the cache's file, by default more than half of what is free there (for a CPU they
+    do in any case). `track="tensorboard"` also writes the run's events into `tensorboard/` of its
+    folder. `out` names the run folder, by default the next `runs/<recipe>-<n>`. Progress goes to
+    stderr unless `quiet`.
 
     Raises RecipeError, DataError, DiskError, DivergedError, MissingExtraError for a tracker that
     is not installed, or InterruptedRun after a signal.
@@ -125,6 +135,8 @@ def train(
         save_every=save_every,
         track=track,
         init=str(run_or_shipped(init, "--init")) if init else None,
+        augment_backend=augment_backend,
+        max_memory=max_memory,
     )
     show = progress.Show(quiet)
     folder = Path(out) if out else None

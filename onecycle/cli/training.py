@@ -33,6 +33,8 @@ def train(
     threads: int | None = None,
     save_every: str | None = None,
     track: Literal["tensorboard"] | None = None,
+    augment_backend: str = "own",
+    max_memory: str | None = None,
     out: str | None = None,
     resume: Resume = None,
     force: Force = False,
@@ -81,6 +83,12 @@ def train(
     save_every:
         How often to save, as 100steps, 2epochs, 90s or 5min; by default as often as costs at most
         one per cent of the time, and always at the end and on a signal.
+    augment_backend:
+        own (gathered on the device), or albumentations (image by image on the CPU, as the
+        references do; an extra).
+    max_memory:
+        What the images may take on a GPU, as 500MB or 2GB; more stay in the cache's file, by
+        default more than half of what is free. On a CPU they stay there in any case.
     track:
         Write the figures of every step and epoch into RUN/tensorboard too.
     out:
@@ -124,6 +132,8 @@ def train(
             threads=threads,
             save_every=save_every,
             track=track,
+            augment_backend=augment_backend,
+            max_memory=max_memory,
             out=out,
             quiet=quiet,
         )

@@ -8,6 +8,7 @@ davidcpage/cifar10-fast's idea; alternating flip is airbench's, Jordan 2024; cut
 Taylor's, 2017, whose squares may cross the border; cifar10-fast's lie inside the image.)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,17 +121,21 @@ def apply(
 
 
 def given(
-    spec: AugmentSpec, pixels: Tensor, rows: Tensor, plan: Plan, places: Tensor, fill: Tensor
+    spec: AugmentSpec,
+    originals: Callable[[Tensor], tuple[Tensor, Tensor]],
+    plan: Plan,
+    places: Tensor,
+    fill: Tensor,
 ) -> Tensor:
     """What the network is given for `places` (n,) in the plan's order: (n, H, W, 3).
 
-    uint8, or fp32 on the same scale if the recipe has a policy or mixes images. `rows` (N,) says
-    which of `pixels` are the split's; the rest is as in `apply`.
+    uint8, or fp32 on the same scale if the recipe has a policy or mixes images. `originals` gives
+    the pixels and rows, as `apply` takes them, of positions in the split.
     """
 
     def looked(places: Tensor) -> Tensor:
         choices = plan.choice[places]
-        images = apply(spec, pixels, rows[plan.order[places]], choices, plan, fill)
+        images = apply(spec, *originals(plan.order[places]), choices, plan, fill)
         if plan.policy is None:
             return images
         return policies.apply(spec, images, plan.policy, choices, fill)

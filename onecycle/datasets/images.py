@@ -13,6 +13,7 @@ from onecycle.datasets.decode import LARGEST, Found, common_size, fit, look
 from onecycle.datasets.folder import Member, Pictures, pictures
 from onecycle.datasets.source import Again, Contents, Image, Reader
 
+MOST_THREADS = 16  # Pillow lets go of Python's lock for nearly all of a picture's time
 TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
 
 
@@ -70,7 +71,7 @@ def _as_they_are(pictures: Pictures) -> Generator[Image, None, list[int]]:
 
 def _ahead(pictures: Pictures, work: Callable[[bytes], Found]) -> Generator[tuple[Member, Found]]:
     """Every image file of `pictures` and what `work` finds in it."""
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(MOST_THREADS, os.cpu_count() or 1)
     pending: deque[tuple[list[Member], Future[list[Found]]]] = deque()
     with closing(pictures.members()) as found, ThreadPoolExecutor(workers) as pool:
         for task in _tasks(found):

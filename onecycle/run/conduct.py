@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from onecycle.datasets.feed import Feed
 from onecycle.errors import DivergedError, InterruptedRun, OnecycleError, one_line
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.run import finish, record
 from onecycle.run.checkpoint import Checkpoint, Saver, every
 from onecycle.run.job import Job
+from onecycle.run.memory import limit
 from onecycle.training import state as states
 from onecycle.training.loop import Step, fit
 from onecycle.training.schedule import Timetable, timetable
@@ -134,7 +136,12 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
     pending: list[Step] = []
     if live.state.step == 0:
         _save(live)
-    for step in fit(live.state, job.dataset, job.recipe, job.machine, job.seed, ranks=job.ranks):
+    spec = job.recipe.sized(len(job.dataset.train), job.dataset.image_size).augment
+    room = None if job.max_memory is None else limit(job.max_memory)
+    feed = Feed(spec, job.dataset, job.machine.device, job.seed, job.augment_backend, room)
+    for step in fit(
+        live.state, job.dataset, job.recipe, job.machine, job.seed, ranks=job.ranks, feed=feed
+    ):
         pending.append(step)
         last = step.step == total
         epoch_ends = last or step.step % live.table.steps_per_epoch == 0

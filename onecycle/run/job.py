@@ -23,4 +23,6 @@ class Job:
     save_every: str | None = None  # as `checkpoint.every` reads it
     init: Initial | None = None  # weights to begin with, instead of random ones
     track: str | None = None  # one of `tracking.TRACKERS`, told of every event
+    augment_backend: str = "own"
+    max_memory: str | None = None  # as `memory.limit` reads it
     forced: tuple[str, ...] = ()  # what is no longer as it was, in a run that goes on all the same

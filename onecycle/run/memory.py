@@ -1,10 +1,10 @@
-"""Running out of memory, explained."""
+"""Memory: how much the images may take, and running out of it, explained."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from onecycle.errors import OnecycleError
+from onecycle.errors import OnecycleError, RecipeError
 from onecycle.machine import Machine
 from onecycle.recipe.schema import Recipe
 
@@ -13,6 +13,16 @@ SAID = re.compile(
     r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a (primitive|memory)",
     re.IGNORECASE,
 )
+
+UNITS = {"MB": 10**6, "GB": 10**9}
+
+
+def limit(text: str) -> int:
+    """The bytes that `text` stands for, as 500MB or 2GB. Raises RecipeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(MB|GB)", text.strip(), re.IGNORECASE)
+    if not found:
+        raise RecipeError(f"--max-memory {text}: give a size such as 500MB or 2GB")
+    return int(float(found[1]) * UNITS[found[2].upper()])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.feed import Feed
 from onecycle.datasets.mixing import Answers
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
@@ -44,13 +45,15 @@ def fit(
     seed: int,
     table: Timetable | None = None,
     ranks: Ranks = ALONE,
+    feed: Feed | None = None,
 ) -> Iterator[Step]:
     """Train `state` in place from its step to the end of the recipe, yielding after each step.
 
     The rates and the length are those of `table`, by default the recipe's own timetable. What
     happens at a step is a function of (recipe, data, seed, table, step) and the state, so that
     breaking off, saving and going on changes nothing. Several processes see together the images
-    that one would see, each its share of whole ghost groups.
+    that one would see, each its share of whole ghost groups. The images come from `feed`, by
+    default this package's own augmentation.
 
     A step whose loss or gradient is not finite is dropped, and all that follow it: weights, moments
     and running statistics stay as the step before left them, without the device being waited for.
@@ -61,32 +64,30 @@ def fit(
     table = table or timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
     check_groups(recipe, ranks)
-    sized = recipe.sized(len(dataset.train))
     model = ranks.parallel(state.model)
-    pixels = torch.from_numpy(dataset.train.pixels).to(machine.device)
-    rows = torch.from_numpy(dataset.train.rows).to(machine.device)
+    feed = feed or Feed(recipe.augment, dataset, machine.device, seed)
     labels = torch.from_numpy(dataset.train.labels).to(machine.device)
-    fill = augment.fill_colour(recipe.augment, dataset.mean).to(machine.device)
     weights = None
     if recipe.balance == "weights":
         weights = class_weights(dataset).to(machine.device)
     dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
-    epoch, plan = -1, None
+    epoch = -1
     while state.step < table.total_steps:
-        if plan is None or epoch != table.epoch(state.step):
+        step = state.step % table.steps_per_epoch  # of the epoch
+        if epoch != table.epoch(state.step):
             epoch = table.epoch(state.step)
             alike = dataset.train.labels if recipe.balance == "sampling" else None
             plan = augment.draw(
                 recipe.augment, len(dataset.train), dataset.image_size, seed, epoch, alike
-            )
-            plan = plan.to(machine.device)
-        first = (state.step % table.steps_per_epoch) * recipe.batch_size
-        batch = torch.arange(first, min(first + recipe.batch_size, len(rows)))
-        part = share(len(batch), recipe.ghost_batch, ranks)
-        mine = batch[part.images].to(machine.device)
-        images = augment.given(recipe.augment, pixels, rows, plan, mine, fill)
-        size = side(sized, dataset.image_size, state.step / table.steps_per_epoch)
-        images = augment.resized(images, size)
+            ).to(machine.device)
+            batches = torch.split(torch.arange(len(plan.order)), recipe.batch_size)
+            batches = batches[: table.steps_per_epoch]
+            parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
+            places = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
+            upcoming = feed.batches(epoch, plan, places[step:])
+        batch, part, mine = batches[step], parts[step], places[step].to(machine.device)
+        size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
+        images = augment.resized(next(upcoming), size)
         lr = optim.set_rates(state.optimizers, table, state.step)
         work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
         answers = augment.answers(labels, plan, mine)
