@@ -20,7 +20,7 @@ from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
 from onecycle.recipe import book
-from onecycle.run import checkpoint, record
+from onecycle.run import checkpoint, finish, record
 from onecycle.run.conduct import Progress, conduct
 from onecycle.run.job import Job
 
@@ -60,14 +60,18 @@ def test_a_run_folder_holds_everything():
     assert (run.path / record.CURVES).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_weights_that_are_kept_give_the_probabilities_that_are_kept():
+def test_the_weights_that_are_kept_give_the_figures_that_are_kept(monkeypatch):
+    monkeypatch.setattr(finish, "AT_ONCE", 500)  # so that training images come in several parts
     run = train()
     data = load("digits")
     model = build(run.recipe.model, data, seed=99)
     model.load_state_dict(load_file(run.path / record.WEIGHTS))
     model.to(memory_format=torch.channels_last)
-    again = probabilities(model, data.test, machine.choose("cpu", "fp32", 1))
+    where = machine.choose("cpu", "fp32", 1)
+    again = probabilities(model, data.test, where)
     np.testing.assert_allclose(again, run.probabilities, atol=1e-6)
+    trained = metrics.accuracy(probabilities(model, data.train, where), data.train.labels)
+    assert trained == run.summary["train_accuracy"]
 
 
 def test_the_journal_has_a_line_a_step_and_the_rates_of_the_timetable():

@@ -12,6 +12,7 @@ from onecycle.datasets.decode import LARGEST, Found, common_size, fit, look
 from onecycle.datasets.folder import Member, members
 from onecycle.datasets.source import Again, Contents, Image, Reader
 
+MOST_THREADS = 16  # Pillow lets go of Python's lock for nearly all of a picture's time
 TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
 
 
@@ -58,7 +59,7 @@ def _ahead(
     path: Path, work: Callable[[bytes], Found], classes: set[str]
 ) -> Generator[tuple[Member, Found]]:
     """Every image file at `path` and what `work` finds in it; adds training classes' names."""
-    workers = min(8, os.cpu_count() or 1)
+    workers = min(MOST_THREADS, os.cpu_count() or 1)
     pending: deque[tuple[list[Member], Future[list[Found]]]] = deque()
     with closing(members(path)) as found, ThreadPoolExecutor(workers) as pool:
         for task in _tasks(found):
