@@ -13,7 +13,7 @@ from onecycle.datasets.decode import LARGEST, Found, common_size, fit, look
 from onecycle.datasets.folder import Member, Pictures, pictures
 from onecycle.datasets.source import Again, Contents, Image, Reader
 
-MOST_THREADS = 16  # Pillow lets go of Python's lock for nearly all of a picture's time
+MOST_THREADS = 16  # Pillow lets go of Python's lock while it decodes
 TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
 
 
