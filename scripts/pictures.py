@@ -136,9 +136,9 @@ def whitening(data: Dataset) -> Figure:
     filters = create(recipe, data, where, seed=0).model.stem.weight.permute(0, 2, 3, 1).numpy()
     filters = filters[: len(filters) // 2]  # the others are their negatives
     scaled = 127.5 + 127.5 * filters / np.abs(filters).max(axis=(1, 2, 3), keepdims=True)
-    rows = scaled.round().astype(np.uint8).reshape(3, 8, *filters.shape[1:])
-    names = [f"directions {8 * i + 1} to {8 * i + 8}" for i in range(3)]
-    title = f"Filters of the whitening stem, 4x4 pixels, taken from {data.name}"
+    rows = scaled.round().astype(np.uint8).reshape(2, 6, *filters.shape[1:])
+    names = ["directions 1 to 6", "directions 7 to 12"]
+    title = f"Filters of the whitening stem, 2x2 pixels, taken from {data.name}"
     return pictures.samples(title, list(zip(names, rows, strict=True)))
 
 
