@@ -79,8 +79,8 @@ def test_pictures_are_given_their_recipe_and_cifar_and_digits_theirs(coloured, t
     packed = cifar_files.write_archive(tmp_path / "ten.tar", files)
     unpacked = cifar_files.write_folder(tmp_path / "ten", files)
     names = {str(data): choose_recipe(None, data, None, ()).name for data in (packed, unpacked)}
-    assert set(names.values()) == {"davidnet"}
-    for data, name in (("digits", "digits"), ("cifar100", "davidnet"), (coloured(), "folder")):
+    assert set(names.values()) == {"fast"}
+    for data, name in (("digits", "digits"), ("cifar100", "fast"), (coloured(), "folder")):
         assert choose_recipe(None, data, None, ()).name == name
     assert choose_recipe("davidnet", coloured(), None, ()).name == "davidnet"
 

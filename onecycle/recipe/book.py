@@ -14,7 +14,7 @@ from onecycle.recipe import schedules
 from onecycle.recipe.schema import Recipe, parse
 
 CATALOG = resources.files("onecycle.recipe.catalog")
-DEFAULTS = {"digits": "digits", "cifar": "davidnet", "pictures": "folder"}  # by kind of data
+DEFAULTS = {"digits": "digits", "cifar": "fast", "pictures": "folder"}  # by kind of data
 
 
 def names() -> list[str]:
