@@ -13,6 +13,8 @@ import onecycle
 from onecycle import files, machine
 from onecycle.api import single
 from onecycle.errors import InterruptedRun, OnecycleError, RecipeError
+from onecycle.recipe import book
+from onecycle.recipe.schema import parse
 from onecycle.run import find_lr, initial, record, reopen
 from onecycle.run.conduct import Progress, conduct
 from onecycle.run.job import Job
@@ -162,3 +164,20 @@ def test_weights_too_large_for_half_precision_are_refused(judged, tmp_path, monk
     with pytest.raises(OnecycleError, match=r"fc.weight: 1e\+06 is too large"):
         pretrained.pack(run, "tiny", "")
     assert pretrained.names() == []
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_a_shipped_network_is_a_recipe_of_the_catalogue_small_and_says_how_good_it_is(name):
+    folder = pretrained.FOLDER / name
+    kept = files.read_json(folder / record.RECIPE)["recipe"]
+    assert parse(kept, name).digest() == book.find(kept["name"]).digest()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+    accuracy = files.read_json(folder / record.SUMMARY)["test_accuracy"]
+    assert f"{accuracy:.2%}" in (folder / "card.md").read_text()
+    noise = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    (found,) = onecycle.predict(None, noise, pretrained=name, threads=1, quiet=True)
+    assert found.label in files.read_json(folder / record.CLASSES)
+
+
+def test_cifar10_is_shipped():
+    assert "cifar10" in pretrained.names()
