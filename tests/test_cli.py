@@ -269,3 +269,12 @@ sys.exit(f"imported {heavy}" if heavy else 0)
         assert done.returncode == 0, done.stderr
         assert "train" in done.stdout
     assert min(seconds) < 0.3
+
+
+def test_leaving_does_not_search_for_garbage():
+    """It would take a second of CPU time, more than all else after a signal."""
+    code = "import gc, sys; sys.argv = ['onecycle', 'recipes']\n"
+    code += "import atexit; atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+    code += "from onecycle.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.endswith("True\n"), done.stderr

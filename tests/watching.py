@@ -21,6 +21,8 @@ def _note(event, arguments):
         path, _, flags = arguments
         if flags & WRITES:
             _watchers[-1].append((event, str(path)))
+    elif event == "exec" and arguments[0].co_filename.startswith(sys.base_prefix):
+        pass  # Python imports a part of itself, as for a name in a rare encoding
     elif event.startswith(ACTS) and event not in HARMLESS:
         _watchers[-1].append((event, str(arguments[:1])))
 

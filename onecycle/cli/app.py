@@ -1,5 +1,7 @@
 """What every verb of the command line shares: the app, common options, and how it ends."""
 
+import atexit
+import gc
 import os
 import sys
 from typing import Annotated
@@ -22,6 +24,8 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 def main() -> None:
     """Run the command line and exit with the code that the outcome has."""
+    # Python would look through all of torch for garbage before it leaves: more than a second.
+    atexit.register(gc.freeze)
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
