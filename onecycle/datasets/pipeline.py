@@ -69,7 +69,7 @@ def batches(
     size = split.pixels.shape[1]
     images = _Images(split, transform(spec, size, fill), seed, epoch)
     workers = min(MOST_WORKERS, usable_cores()) if workers is None else workers
-    loader: DataLoader[Tensor] = DataLoader(
+    loader: Iterable[Tensor] = DataLoader(
         images,
         batch_sampler=[part.tolist() for part in parts],
         collate_fn=_together,

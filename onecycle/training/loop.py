@@ -71,7 +71,7 @@ def fit(
         if epoch != table.epoch(state.step):
             epoch = table.epoch(state.step)
             plan = augment.draw(recipe.augment, len(dataset.train), dataset.image_size, seed, epoch)
-            batches = plan.order.split(recipe.batch_size)[: table.steps_per_epoch]
+            batches = torch.split(plan.order, recipe.batch_size)[: table.steps_per_epoch]
             parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
             positions = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
             upcoming = feed.batches(epoch, plan, positions[step:])
