@@ -32,7 +32,8 @@ def mislabelled(coloured, tmp_path_factory):
         patch.setattr(estimate, "ENOUGH_SECONDS", 0)
         settings = ["model.width=4", "batch_size=16", "ghost_batch=0", "schedule.peak_epoch=1"]
         return onecycle.train(
-            data=folder,
+            "davidnet",
+            folder,
             epochs=4,
             settings=settings,
             precision="fp32",
@@ -101,7 +102,7 @@ def test_labels_against_all_evidence_fit_least():
 def test_wrong_labels_are_found_and_finished_folds_kept(run, capsys, monkeypatch):
     found = label_errors(run, epochs=5)
     said = capsys.readouterr().err
-    assert said.startswith("5 trainings of folder+custom") and "5 epochs on 96 images" in said
+    assert said.startswith("5 trainings of davidnet+custom") and "5 epochs on 96 images" in said
     named = [row["name"].split("/")[-1] for row in found.rows]
     assert sum(name.startswith("wrong") for name in named) == WRONG
     assert "cleanlab takes" in found.title

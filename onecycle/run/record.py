@@ -36,9 +36,12 @@ def new_folder(recipe_name: str, out: Path | None) -> Path:
         with files.disk_errors(out, "use the folder"):
             if out.exists() and not out.is_dir():
                 raise RecipeError(f"--out {out} is a file: name a folder")
+        try:
+            check_empty(files.make_folder(out))
+        except RecipeError:
             if (out / files.LOCK_NAME).is_file():
                 files.FolderLock(out).release()  # if it can't be had, that names who has it
-        check_empty(files.make_folder(out))
+            raise
         return out
     runs = files.make_folder(Path("runs"))
     taken = [re.fullmatch(rf"{re.escape(recipe_name)}-(\d+)", p.name) for p in runs.iterdir()]
