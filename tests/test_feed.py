@@ -118,6 +118,7 @@ def test_padding_cropping_and_flipping_make_the_same_images(marked, pad_mode):
     assert kinds[0] == kinds[1] and len(kinds[0]) == 2 * 5 * 5
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_an_image_is_a_function_of_seed_epoch_and_position(marked):
     alone = made(marked, REFERENCE, "albumentations")
     np.testing.assert_array_equal(

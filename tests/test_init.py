@@ -160,7 +160,10 @@ def test_weights_too_large_for_half_precision_are_refused(judged, tmp_path, monk
     run = shutil.copytree(judged.path, tmp_path / "run")
     tensors = load_file(run / record.WEIGHTS)
     tensors["fc.weight"][0, 0] = 1e6
-    files.write_bytes(run / record.WEIGHTS, pretrained.save(tensors))
+    content = pretrained.save(tensors)
+    files.write_bytes(run / record.WEIGHTS, content)
+    told = files.read_json(run / record.SUMMARY) | {"weights_sha256": files.sha256_bytes(content)}
+    files.write_json(run / record.SUMMARY, told)
     with pytest.raises(OnecycleError, match=r"fc.weight: 1e\+06 is too large"):
         pretrained.pack(run, "tiny", "")
     assert pretrained.names() == []

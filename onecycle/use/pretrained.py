@@ -63,12 +63,13 @@ def pack(run: str | PathLike[str], name: str, card: str) -> Path:
     kept = {key: made[key] for key in ("seed", "val_fraction", "versions")}
     kept["data"] = {key: made["data"][key] for key in OF_DATA} | {"source": made["data"]["name"]}
     folder = files.make_folder(FOLDER / name)
-    files.write_bytes(folder / record.WEIGHTS, _halved(files.read_bytes(source / record.WEIGHTS)))
+    weights = _halved(reopen.weights(source))
+    files.write_bytes(folder / record.WEIGHTS, weights)
     for file in COPIED:
         if (source / file).is_file():
             files.write_bytes(folder / file, files.read_bytes(source / file))
-    summary = files.read_json(source / record.SUMMARY) | {"run": name}
-    files.write_json(folder / record.SUMMARY, summary)
+    told = {"run": name, "weights_sha256": files.sha256_bytes(weights)}
+    files.write_json(folder / record.SUMMARY, files.read_json(source / record.SUMMARY) | told)
     files.write_bytes(folder / CARD, card.encode())
     files.write_json(folder / record.ENVIRONMENT, kept)  # last: without it there is no network
     return folder
