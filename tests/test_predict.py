@@ -289,7 +289,7 @@ def test_damaged_weights_are_named(digits_run, tmp_path):
     with pytest.raises(DiskError, match=r"model.safetensors"):
         onecycle.predict(run, "x.png")
     (run / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(DiskError, match="model.safetensors: its checksum does not hold"):
+    with pytest.raises(DiskError, match=r"model\.safetensors: its checksum does not hold"):
         onecycle.predict(run, "x.png")
 
 
