@@ -29,9 +29,9 @@ AHEAD = 4  # batches that a worker makes before they are asked for
 def check(spec: AugmentSpec) -> None:
     """MissingExtraError without the library, RecipeError for what it can't do."""
     _library()
-    off = AugmentSpec()
+    asked = spec.model_dump(exclude_defaults=True)
     for key in ("erasing", "policy", "colour", "mixup", "cutmix"):
-        if getattr(spec, key) != getattr(off, key):
+        if key in asked:
             raise RecipeError(
                 f"--augment-backend albumentations: it is for the references' pipeline, without "
                 f"augment.{key}; leave one of the two out"
