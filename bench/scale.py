@@ -1,10 +1,11 @@
 """What a training image costs as the work grows: more images, larger images.
 
 Trains on synthetic data, written once and opened memory-mapped as the cache's are, each size in a
-process of its own, the sizes in turn so that a busy machine slows all of them alike. Time is the
-CPU's (user and system, one thread), which other programs disturb least; the draw of an epoch's plan
-is part of it. Memory is anonymous (RssAnon): pages of the mapped file count as resident too, but
-the system takes them back when it needs room. Operations are those of convolutions and products.
+process of its own, the sizes in turn, there and back, so that a busy machine slows all of them
+alike. Time is the CPU's (user and system, one thread), and of several turns the least, which other
+programs disturbed least; the draw of an epoch's plan is part of it. Memory is anonymous (RssAnon):
+pages of the mapped file count as resident too, but the system takes them back when it needs room.
+Operations are those of convolutions and products.
 
 usage: python bench/scale.py --results DIR [--counts 5000 50000 500000] [--sizes 32 64 128]
            [--width 16] [--steps 16] [--turns 3] [--scratch DIR]
@@ -12,7 +13,6 @@ usage: python bench/scale.py --results DIR [--counts 5000 50000 500000] [--sizes
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -105,14 +105,14 @@ def measure(path: Path, count: int, size: int, width: int, steps: int) -> dict[s
 
 
 def in_turn(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
-    """Each pair of count and size, measured in as many turns as asked for; medians."""
+    """Each pair of count and size, and its least time and memory of as many turns as asked for."""
     cases = [(count, options.sizes[0]) for count in options.counts]
     cases += [(options.counts[0], size) for size in options.sizes[1:]]
     taken: dict[tuple[int, int], list[dict[str, Any]]] = {case: [] for case in cases}
     for count, size in cases:
         write(scratch / f"{count}-{size}.u8", count, size)
     for turn in range(options.turns):
-        for count, size in cases:
+        for count, size in cases if turn % 2 == 0 else reversed(cases):
             steps = max(FEWEST_STEPS, options.steps * options.sizes[0] ** 2 // size**2)
             case = [scratch / f"{count}-{size}.u8", count, size, options.width, steps]
             words = [sys.executable, __file__, "--one", *map(str, case)]
@@ -127,7 +127,7 @@ def in_turn(options: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
             "images": count,
             "size": size,
             "operations": operations(recipe, size),
-            **{key: statistics.median(turn[key] for turn in turns) for key in turns[0]},
+            **{key: min(turn[key] for turn in turns) for key in turns[0]},
             "cpu_seconds_of_turns": [turn["cpu_seconds"] for turn in turns],
         }
         for (count, size), turns in taken.items()
@@ -170,6 +170,8 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     growth.set_ylabel("CPU time of training on an image (ms)")
     growth.set_xscale("log", base=2)
     growth.set_yscale("log")
+    growth.yaxis.set_major_formatter("{x:g}")
+    growth.yaxis.set_minor_formatter("")
     growth.set_xticks(sizes, [str(size) for size in sizes])
     for axes in (cost, held, growth):
         axes.grid(alpha=0.3)
