@@ -73,6 +73,13 @@ def test_the_expected_time_is_the_mean_over_the_sizes(tiny, make_recipe, machine
     assert estimate.image_seconds(make_recipe(), tiny, machine) == 4.0
 
 
+def test_phases_add_up_and_begin_at_full_size_where_no_knot_says_otherwise(make_recipe):
+    assert estimate.phases(make_recipe()) == [(1.0, 1.0)]
+    late = estimate.phases(make_recipe("resolution=[[1,0.5],[1.5,1]]"))
+    assert [share for _, share in late] == [1.0, 0.5, 1.0]
+    assert [part for part, _ in late] == pytest.approx([1 / 3, 1 / 6, 1 / 2])
+
+
 def test_images_that_become_too_small_for_the_network_are_refused(make_data, make_recipe, machine):
     recipe = make_recipe("model.name=speednet", "resolution=[[0,0.5]]")
     with pytest.raises(RecipeError, match=r"speednet needs at least 16 pixels .* trained on 12"):

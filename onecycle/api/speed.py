@@ -31,7 +31,7 @@ class Speed:
 
     recipe: str
     images_per_second: float
-    operations: float  # of convolutions and products, two a multiply-add, to train on one image
+    operations: float  # to train on one image, two a multiply-add, on average over its sizes
     share: float  # of the machine's matrix rate in the precision that it computes in
     seconds: float  # of a whole run on data of CIFAR-10's size, evaluations included
 
@@ -120,9 +120,9 @@ def _speed(recipe: Recipe, where: machine.Machine, matrix_rate: float, until: fl
     as large as lets one warm up and one be timed `until` then.
     """
     data = noise(CLASSES, SIZE)
-    with torch.device("meta"):
-        layers = anatomy.layers(build(recipe.model, data, seed=0), SIZE)
-    operations = 2.0 * FORWARD_AND_BACKWARD * sum(layer.multiply_adds for layer in layers)
+    operations = sum(
+        part * _operations(recipe, round(SIZE * share)) for part, share in estimate.phases(recipe)
+    )
     per_image = estimate.image_seconds(recipe, data, where)
     batch = min(recipe.batch_size, int((until - time.monotonic()) / 2 / per_image))
     if batch > where.piece:
@@ -134,3 +134,10 @@ def _speed(recipe: Recipe, where: machine.Machine, matrix_rate: float, until: fl
         share=operations / per_image / matrix_rate,
         seconds=estimate.run_seconds(recipe, per_image, TRAIN, TEST),
     )
+
+
+def _operations(recipe: Recipe, size: int) -> float:
+    """Those of a training step for one image of `size` pixels."""
+    with torch.device("meta"):
+        layers = anatomy.layers(build(recipe.model, noise(CLASSES, SIZE), seed=0), size)
+    return 2.0 * FORWARD_AND_BACKWARD * sum(layer.multiply_adds for layer in layers)

@@ -29,13 +29,20 @@ def image_seconds(
     """
     recipe = recipe.sized(len(dataset.train))
     batch = min(recipe.batch_size, batch or machine.piece, len(dataset.train))
+    return sum(
+        part * _seconds_at(share, recipe, dataset, machine, batch) for part, share in phases(recipe)
+    )
+
+
+def phases(recipe: Recipe) -> list[tuple[float, float]]:
+    """The parts of a run, which add up to 1, and the share of its side that an image has in each."""
     knots = [(0.0, 1.0), *recipe.resolution]
     ends = [*(at for at, _ in recipe.resolution), recipe.epochs]
-    return sum(
-        (end - start) / recipe.epochs * _seconds_at(share, recipe, dataset, machine, batch)
+    return [
+        ((end - start) / recipe.epochs, share)
         for (start, share), end in zip(knots, ends, strict=True)
         if end > start
-    )
+    ]
 
 
 def _seconds_at(
