@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--set", nargs="+", default=[])
-    parser.add_argument("--ours", default="davidnet")
+    parser.add_argument("--ours", default="fast")
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--peer", nargs=4, action="append", default=[])
     parser.add_argument("--device", default="auto")
