@@ -35,7 +35,7 @@ def image_seconds(
 
 
 def phases(recipe: Recipe) -> list[tuple[float, float]]:
-    """The parts of a run, which add up to 1, and the share of its side that an image has in each."""
+    """The parts of a run, adding up to 1, and the share of its side that an image has in each."""
     knots = [(0.0, 1.0), *recipe.resolution]
     ends = [*(at for at, _ in recipe.resolution), recipe.epochs]
     return [
