@@ -290,7 +290,7 @@ def test_damaged_weights_are_named(digits_run, tmp_path):
     with pytest.raises(DiskError, match=r"model.safetensors"):
         onecycle.predict(run, "x.png")
     (run / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(DiskError, match="not the weights of this run"):
+    with pytest.raises(DiskError, match="its checksum does not hold"):
         onecycle.predict(run, "x.png")
 
 
