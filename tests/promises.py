@@ -136,6 +136,14 @@ PROMISES = (
         "12 payloads as names of everything: no script, no handler",
         "test_page.py::test_hostile_names_stay_text",
     ),
+    (
+        "The demo page is bounded",
+        "100 hostile requests answered 4xx, memory steady; timeout, load, loopback",
+        "test_demo.py::test_a_hundred_hostile_requests_are_refused_and_memory_is_steady",
+        "test_demo.py::test_what_takes_too_long_is_given_up",
+        "test_demo.py::test_too_much_at_once_is_refused",
+        "test_demo.py::test_other_machines_cannot_reach_it",
+    ),
 )
 HEAD = """# Promises, and the tests that hold them
 
