@@ -68,7 +68,10 @@ def ask(port, method, path, body=None, **headers):
         connection.request(method, path, body, names, encode_chunked=isinstance(body, list))
     try:
         got = connection.getresponse()
-        return got.status, got.read()
+        try:
+            return got.status, got.read()
+        except http.client.IncompleteRead as cut:  # refused before all was sent: a reset may win
+            return got.status, cut.partial
     finally:
         connection.close()
 
