@@ -47,8 +47,9 @@ class Diagnosis:
         return {"ok": self.ok, "lines": [asdict(line) for line in self.lines]}
 
     def __str__(self) -> str:
+        width = max(len(line.name) for line in self.lines) + 2
         return "\n".join(
-            f"{'  ' if line.ok else '! '}{line.name:<16}{line.found}" for line in self.lines
+            f"{'  ' if line.ok else '! '}{line.name:<{width}}{line.found}" for line in self.lines
         )
 
 
