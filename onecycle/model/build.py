@@ -9,12 +9,17 @@ from torch import nn
 
 from onecycle.model.davidnet import Davidnet
 from onecycle.model.dilated import Dilated
+from onecycle.model.layers import Network
 from onecycle.model.resnet18 import Resnet18
 from onecycle.model.speednet import Speednet
 from onecycle.recipe.schema import ModelSpec
 
-NETWORKS = {"davidnet": Davidnet, "dilated": Dilated, "resnet18": Resnet18, "speednet": Speednet}
-LEAST_SIDE = {"davidnet": 8, "dilated": 8, "resnet18": 8, "speednet": 16}  # pixels
+NETWORKS: dict[str, type[Network]] = {
+    "davidnet": Davidnet,
+    "dilated": Dilated,
+    "resnet18": Resnet18,
+    "speednet": Speednet,
+}
 # Channel means and deviations of ImageNet's training images, as torchvision's models have them.
 IMAGENET_MEAN = 255 * np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = 255 * np.array([0.229, 0.224, 0.225])
@@ -33,7 +38,7 @@ class Described(Protocol):
     def std(self) -> NDArray[np.float64]: ...
 
 
-def build(spec: ModelSpec, data: Described, seed: int) -> nn.Module:
+def build(spec: ModelSpec, data: Described, seed: int) -> Network:
     """The network for the classes and image size of `data`, on the CPU.
 
     It standardizes pixels with the statistics of `data`, or ImageNet's where the recipe says so.

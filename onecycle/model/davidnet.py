@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onecycle.model.layers import ConvBlock, Normalize, Residual
+from onecycle.model.layers import ConvBlock, Network, Normalize, Residual
 from onecycle.recipe.schema import ModelSpec
 
 
-class Davidnet(nn.Module):
+class Davidnet(Network):
     """Pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) out.
 
     prep, layer1 (with a residual), layer2, layer3 (with a residual), pool, fc; the channels are
@@ -18,6 +18,8 @@ class Davidnet(nn.Module):
     bias, 6,573,130 with the last one's, 6,574,090 with those of the plain convolutions too, and
     6,575,370 with all.
     """
+
+    least_side = 8
 
     def __init__(
         self,

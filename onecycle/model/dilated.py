@@ -6,17 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onecycle.model.layers import GhostBatchNorm, Normalize
+from onecycle.model.layers import GhostBatchNorm, Network, Normalize
 from onecycle.recipe.schema import ModelSpec
 
 
-class Dilated(nn.Module):
+class Dilated(Network):
     """Pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) out.
 
     Three stages that each end in a max pool, a global average pool, fc; the channels are `width`
     times 1, 2 and 4, and all convolutions have a bias. Width 32 and ten classes give 288,234
     parameters.
     """
+
+    least_side = 8
 
     def __init__(
         self,

@@ -12,6 +12,12 @@ MOMENTUM = 0.1  # weight of a step's statistics in the running ones (torch's def
 EPS = 1e-5
 
 
+class Network(nn.Module):
+    """A classifier: pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) in fp32 out."""
+
+    least_side: int  # pixels of the smallest image that it takes
+
+
 class Normalize(nn.Module):
     """Pixels to network input: (N, H, W, 3) on the 0-255 scale to standardized (N, 3, H, W)."""
 

@@ -7,17 +7,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onecycle.model.layers import ConvBlock, GhostBatchNorm, Normalize
+from onecycle.model.layers import ConvBlock, GhostBatchNorm, Network, Normalize
 from onecycle.recipe.schema import ModelSpec
 
 
-class Resnet18(nn.Module):
+class Resnet18(Network):
     """Pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) out.
 
     stem, four stages of two blocks each, global average pool, fc; the channels of the stages are
     `width` times 1, 2, 4 and 8, and each but the first halves the map. Width 64 and ten classes
     give 11,173,962 parameters.
     """
+
+    least_side = 8
 
     def __init__(
         self,

@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onecycle.model.layers import GhostBatchNorm, Normalize
+from onecycle.model.layers import GhostBatchNorm, Network, Normalize
 from onecycle.model.whitening import Whitening
 from onecycle.recipe.schema import ModelSpec
 
 STEM = 24  # channels: the 12 directions of a 2x2 patch, each with both signs
 
 
-class Speednet(nn.Module):
+class Speednet(Network):
     """Pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) out.
 
     KellerJordan/cifar10-airbench's network, narrower where its maps are large: the channels are
@@ -22,6 +22,8 @@ class Speednet(nn.Module):
     SiLU. Convolutions begin as the identity, batch norms have no scale of their own. Width 32 and
     ten classes give 1,088,576 parameters.
     """
+
+    least_side = 16
 
     def __init__(
         self,

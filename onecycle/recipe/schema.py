@@ -7,7 +7,7 @@ that a new field changes no digest of a recipe that doesn't use it.
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onecycle.errors import RecipeError, brief, did_you_mean
 from onecycle.files import sha256_bytes
@@ -16,7 +16,7 @@ from onecycle.recipe.schedules import ScheduleSpec
 
 KINDS = {"schedule": schedules.KINDS}  # tables that come in several kinds
 
-# What a network has a way of its own for, so that these fields say nothing to it.
+# The networks, and what each has a way of its own for, so that these fields say nothing to it.
 SETTLED = {
     "davidnet": (),
     "dilated": ("conv_bias", "fc_bias", "head"),
@@ -32,7 +32,7 @@ class _Spec(BaseModel):
 class ModelSpec(_Spec):
     """Which network, and its free numbers."""
 
-    name: Literal["davidnet", "dilated", "resnet18", "speednet"]
+    name: str
     width: int = Field(ge=1, le=2**16, description="channels of the first convolution")
     conv_bias: Literal["none", "plain", "all"] = Field(
         "none", description="biases on no convolution, on those outside the residuals, on all"
@@ -47,6 +47,13 @@ class ModelSpec(_Spec):
     statistics: Literal["data", "imagenet"] = Field(
         "data", description="the mean and deviation that pixels are standardized with"
     )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in SETTLED:
+            raise ValueError(f"choose one of {', '.join(SETTLED)}{did_you_mean(name, SETTLED)}")
+        return name
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

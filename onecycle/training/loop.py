@@ -16,7 +16,7 @@ from onecycle.datasets.feed import Feed
 from onecycle.datasets.mixing import Answers
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
-from onecycle.model.build import LEAST_SIDE
+from onecycle.model.build import NETWORKS
 from onecycle.model.layers import group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
@@ -141,7 +141,7 @@ def check_groups(recipe: Recipe, ranks: Ranks) -> None:
 def check_sizes(recipe: Recipe, dataset: Dataset) -> None:
     """RecipeError if the recipe's padding, cutout or smallest size doesn't fit the images."""
     size = dataset.image_size
-    least = LEAST_SIDE[recipe.model.name]
+    least = NETWORKS[recipe.model.name].least_side
     smallest = min(side(recipe, size, at) for at, _ in (*recipe.resolution, (0.0, 1.0)))
     if smallest < least:
         raise RecipeError(
