@@ -2,7 +2,8 @@
 
 1. `onecycle bench`: the machine, and every recipe's images/s.
 2. The reference recipes in full, several seeds each, published as summaries.
-3. `--ours` against each peer's own script, alternating, with the ratio of the seconds.
+3. `--ours` by the clock of `to_accuracy.py`, six views of each test image included, against each
+   peer's own script, alternating, with the ratio of the seconds.
 
 A peer is a name, the command that runs it once, and the regular expressions of its seconds and its
 accuracy in what it prints. Nothing of a peer is shipped: fetch its repository, and have its command
@@ -31,8 +32,11 @@ REFERENCES = [
     f"davidnet{kind}" for kind in ("", "-random-cutout", "-sgd", "-dropout", "-reflect", "-gap")
 ]
 ONECYCLE = [sys.executable, "-m", "onecycle"]
-SIDE_BY_SIDE = [sys.executable, str(Path(__file__).resolve().parent / "side_by_side.py")]
-SECONDS = r'"train_seconds": ([0-9.]+)'
+HERE = Path(__file__).resolve().parent
+SIDE_BY_SIDE = [sys.executable, str(HERE / "side_by_side.py")]
+TO_ACCURACY = [sys.executable, str(HERE / "to_accuracy.py")]
+WARM_UP = 30  # steps in which an accelerator compiles and picks its kernels
+SECONDS = r'"seconds": ([0-9.]+)'
 ACCURACY = r'"test_accuracy": ([0-9.]+)'
 
 
@@ -80,7 +84,7 @@ def against(options: argparse.Namespace, peer: list[str]) -> None:
     path = options.results / "gpu" / f"{name}.json"
     if path.exists():
         return
-    ours = [*ONECYCLE, "train", "--recipe", options.ours, "--seed", "{turn}", "--json", "-q"]
+    ours = [*TO_ACCURACY, "--recipe", options.ours, "--seed", "{turn}", "--warm-up", str(WARM_UP)]
     words = [*ours, *common(options)]
     found = asked(
         [

@@ -36,7 +36,7 @@ def test_everything_is_asked_for_once(called, tmp_path):
     assert [word.split("--recipe ")[1].split()[0] for word in trained] == gpu.REFERENCES
     assert [word for word in called if "--publish" in word]
     (side,) = [word for word in called if "side_by_side" in word]
-    assert "--recipe fast --seed" in side and "--turns 20" in side
+    assert "to_accuracy.py --recipe fast --seed" in side and "--turns 20" in side
     assert json.loads((tmp_path / "results/gpu/peer.json").read_text()) == {"ratio": 1}
     called.clear()
     gpu.main(options)
