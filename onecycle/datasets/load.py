@@ -138,12 +138,13 @@ def _expanded(given: str) -> Path:
 
 
 def _stem(path: Path) -> str:
-    """The name of the folder or file at `path`, without an archive's or a table's suffixes."""
-    name = path.resolve().name
-    lengths = [
-        len(suffix) for suffix in (*ARCHIVE_SUFFIXES, ".csv") if name.lower().endswith(suffix)
-    ]
-    return name if path.is_dir() else name[: -max(lengths)]
+    """The name of the folder or file at `path`, a file's without its suffix or an archive's two."""
+    path = path.resolve()
+    name = path.name
+    if path.is_dir():
+        return name
+    known = [suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)]
+    return name[: len(name) - len(max(known, key=len, default=path.suffix))]
 
 
 def _named(name: str, downloading: fetch.Progress | None) -> Path:
