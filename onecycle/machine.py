@@ -17,7 +17,8 @@ from onecycle.errors import RecipeError
 from onecycle.ranks import local_world
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PIECE_ON_CPU = 64  # images computed at once so that activations stay in cache
+PIECE_ON_CPU = 64  # images of PIECE_SIDE pixels computed at once so that activations stay in cache
+PIECE_SIDE = 32
 PIECE_ON_ACCELERATOR = 1024
 FP16_LOSS_SCALE = 1024.0
 PROBE_SIZE = 1024  # side of the matrices whose product is timed
@@ -45,8 +46,12 @@ class Machine:
 
     @property
     def piece(self) -> int:
-        """Images to compute at once, where the recipe leaves that open."""
+        """Images of 32 pixels to compute at once, where the recipe leaves that open."""
         return PIECE_ON_CPU if self.device == "cpu" else PIECE_ON_ACCELERATOR
+
+    def at_once(self, side: int) -> int:
+        """Images of `side` pixels to compute at once: as many pixels as of 32, one image at least."""
+        return max(1, self.piece * PIECE_SIDE**2 // side**2)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The block in which convolutions and products run in `dtype`."""

@@ -57,6 +57,11 @@ def test_thematrix_rate_is_measured():
     assert machines.matrix_rate(torch.float32) > 1e9
 
 
+@pytest.mark.parametrize(("side", "images"), [(16, 256), (32, 64), (64, 16), (128, 4), (4096, 1)])
+def test_as_many_pixels_are_computed_at_once_whatever_the_images_size(side, images):
+    assert machines.choose("cpu", "fp32", 1).at_once(side) == images
+
+
 def test_threads_are_set_and_recorded():
     assert machines.choose("cpu", "fp32", 1).to_dict()["threads"] == 1 == torch.get_num_threads()
     assert machines.choose("cpu", "fp32").threads == machines.usable_cores()

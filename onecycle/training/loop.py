@@ -121,7 +121,7 @@ def share(images: int, ghost_batch: int, ranks: Ranks) -> Share:
 def pieces(sizes: list[int], at_once: int) -> list[tuple[int, int]]:
     """How groups of `sizes` are computed: pieces of (images, groups), one after another.
 
-    The machine's `at_once` only decides how many of them are computed together.
+    `at_once` images only decide how many of them are computed together.
     """
     together = max(1, at_once // max(sizes, default=1))
     cut = [sizes[i : i + together] for i in range(0, len(sizes), together)]
@@ -191,7 +191,8 @@ def _gradients(
     correct = torch.zeros((), dtype=torch.int64, device=machine.device)
     model.train()
     # Dropout is drawn per group, so then each group is computed by itself.
-    cut = pieces(part.sizes, 1 if recipe.model.dropout else machine.piece)
+    at_once = 1 if recipe.model.dropout else machine.at_once(images.shape[1])
+    cut = pieces(part.sizes, at_once)
     start = 0
     for number, (count, groups) in enumerate(cut, start=1):
         piece = slice(start, start + count)
