@@ -50,7 +50,7 @@ class Machine:
         return PIECE_ON_CPU if self.device == "cpu" else PIECE_ON_ACCELERATOR
 
     def at_once(self, side: int) -> int:
-        """Images of `side` pixels to compute at once: as many pixels as of 32, one image at least."""
+        """Images of `side` pixels to compute at once: as many pixels as of 32, at least one."""
         return max(1, self.piece * PIECE_SIDE**2 // side**2)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:

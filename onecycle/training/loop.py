@@ -21,6 +21,7 @@ from onecycle.model.layers import group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
+from onecycle.training.lanes import Lanes
 from onecycle.training.schedule import Timetable, side, timetable
 from onecycle.training.state import TrainState
 
@@ -72,35 +73,36 @@ def fit(
         weights = class_weights(dataset).to(machine.device)
     dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
     epoch = -1
-    while state.step < table.total_steps:
-        step = state.step % table.steps_per_epoch  # of the epoch
-        if epoch != table.epoch(state.step):
-            epoch = table.epoch(state.step)
-            alike = dataset.train.labels if recipe.balance == "sampling" else None
-            plan = augment.draw(
-                recipe.augment, len(dataset.train), dataset.image_size, seed, epoch, alike
-            ).to(machine.device)
-            batches = torch.split(torch.arange(len(plan.order)), recipe.batch_size)
-            batches = batches[: table.steps_per_epoch]
-            parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
-            places = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
-            upcoming = feed.batches(epoch, plan, places[step:])
-        batch, part, mine = batches[step], parts[step], places[step].to(machine.device)
-        size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
-        images = augment.resized(next(upcoming), size)
-        lr = optim.set_rates(state.optimizers, table, state.step)
-        work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
-        answers = augment.answers(labels, plan, mine)
-        loss, correct = _gradients(work, model, part, images, answers)
-        dropped = _update(work, state, loss, correct, dropped)
-        # A gradient can be lost without the loss: then the loss tells of it, too.
-        told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
-        yield Step(state.step, epoch, lr, told, correct, work.images)
+    with Lanes(model, recipe, machine, ranks) as lanes:
+        while state.step < table.total_steps:
+            step = state.step % table.steps_per_epoch  # of the epoch
+            if epoch != table.epoch(state.step):
+                epoch = table.epoch(state.step)
+                alike = dataset.train.labels if recipe.balance == "sampling" else None
+                plan = augment.draw(
+                    recipe.augment, len(dataset.train), dataset.image_size, seed, epoch, alike
+                ).to(machine.device)
+                batches = torch.split(torch.arange(len(plan.order)), recipe.batch_size)
+                batches = batches[: table.steps_per_epoch]
+                parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
+                places = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
+                upcoming = feed.batches(epoch, plan, places[step:])
+            batch, part, mine = batches[step], parts[step], places[step].to(machine.device)
+            size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
+            images = augment.resized(next(upcoming), size)
+            lr = optim.set_rates(state.optimizers, table, state.step)
+            work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
+            answers = augment.answers(labels, plan, mine)
+            loss, correct = _in_lanes(work, lanes, part, images, answers)
+            dropped = _update(work, state, loss, correct, dropped)
+            # A gradient can be lost without the loss: then the loss tells of it, too.
+            told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
+            yield Step(state.step, epoch, lr, told, correct, work.images)
 
 
 @dataclass(frozen=True)
 class Share:
-    """A process's part of a batch: `images` of it, in ghost groups of `sizes`."""
+    """A process's or lane's part of a batch: `images` of it, in ghost groups of `sizes`."""
 
     images: slice
     sizes: list[int]
@@ -113,9 +115,15 @@ def share(images: int, ghost_batch: int, ranks: Ranks) -> Share:
     The groups are as equal as can be; their sizes depend on the recipe alone.
     """
     sizes = group_sizes(images, -(-images // ghost_batch) if ghost_batch else 1)
-    mine = ranks.share(len(sizes))
-    start = sum(sizes[: mine.start])
-    return Share(slice(start, start + sum(sizes[mine])), sizes[mine], mine.start)
+    return portion(Share(slice(0, images), sizes, 0), ranks)
+
+
+def portion(whole: Share, ranks: Ranks) -> Share:
+    """The part of `whole` that is computed here; its images are counted from those of `whole`."""
+    mine = ranks.share(len(whole.sizes))
+    start = sum(whole.sizes[: mine.start])
+    sizes = whole.sizes[mine]
+    return Share(slice(start, start + sum(sizes)), sizes, whole.first_group + mine.start)
 
 
 def pieces(sizes: list[int], at_once: int) -> list[tuple[int, int]]:
@@ -179,10 +187,23 @@ class _Work:
     weights: Tensor | None  # (classes,), what an image of each class counts; all alike if None
 
 
+def _in_lanes(
+    work: _Work, lanes: Lanes, part: Share, images: Tensor, answers: Answers
+) -> tuple[Tensor, Tensor]:
+    """As `_gradients`, each lane its groups."""
+
+    def one(model: nn.Module, lane: Ranks) -> tuple[Tensor, Tensor]:
+        mine = portion(part, lane)
+        return _gradients(work, model, mine, images[mine.images], answers[mine.images])
+
+    losses, correct = zip(*lanes.run(one), strict=True)
+    return torch.stack(losses).sum(), torch.stack(correct).sum()
+
+
 def _gradients(
     work: _Work, model: nn.Module, part: Share, images: Tensor, answers: Answers
 ) -> tuple[Tensor, Tensor]:
-    """Add the gradients of this process's images; their part of the mean loss, and the right ones.
+    """Add the gradients of `images`, which are `part`; their share of the mean loss, and the right.
 
     The loss is divided by the whole batch, so that parts and uneven groups add up to its mean.
     """
@@ -209,7 +230,7 @@ def _gradients(
             torch.autograd.backward(piece_loss * machine.loss_scale * work.ranks.world)
         loss += piece_loss.detach()
         correct += (logits.detach().argmax(1) == answers.labels[piece]).sum()
-    if not cut:
+    if not cut and work.ranks.world > 1:
         _exchange_nothing(model, images)
     return loss, correct
 

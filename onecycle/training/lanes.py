@@ -1,0 +1,107 @@
+"""Ghost groups side by side on a CPU: each core computes whole groups, instead of a part of each.
+
+Cores that share every convolution wait for one another at the end of each; those that have groups
+of their own meet once a step.
+"""
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from onecycle.machine import Machine
+from onecycle.model.layers import norms
+from onecycle.ranks import Ranks
+from onecycle.recipe.schema import Recipe
+
+T = TypeVar("T")
+
+
+class Lanes:
+    """Threads that each compute gradients with a model of their own; a context manager.
+
+    The models have the same weights in the same memory, and gradients and statistics of their own.
+    The first is the model itself; what the others found is added to its, in their order, so that
+    the result does not depend on which thread is done first.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, machine: Machine, ranks: Ranks) -> None:
+        count = number(recipe, machine, ranks)
+        self.models = [model, *(_twin(model) for _ in range(count - 1))]
+        self._pool = None
+        if count > 1:
+            threads = (machine.threads // count,)
+            self._pool = ThreadPoolExecutor(count, "lane", torch.set_num_threads, threads)
+
+    def __enter__(self) -> "Lanes":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def run(self, work: Callable[[nn.Module, Ranks], T]) -> list[T]:
+        """What `work` gives in each lane, for its model and its place among the lanes.
+
+        Afterwards the model has the gradients and statistics of all. Raises what `work` raises,
+        when all have ended.
+        """
+        count = len(self.models)
+        if self._pool is None:
+            return [work(self.models[0], Ranks(0, 1))]
+        futures = [
+            self._pool.submit(work, model, Ranks(lane, count))
+            for lane, model in enumerate(self.models)
+        ]
+        wait(futures)
+        results = [future.result() for future in futures]
+        for twin in self.models[1:]:
+            _add(self.models[0], twin)
+        return results
+
+
+def number(recipe: Recipe, machine: Machine, ranks: Ranks) -> int:
+    """How many lanes a process computes in: as many as share out both its threads and groups.
+
+    One, if there is nothing to gain or the groups depend on each other: on an accelerator, where
+    several processes train, and with dropout, which draws from the process's random state.
+    """
+    if machine.device != "cpu" or ranks.world > 1 or recipe.model.dropout:
+        return 1
+    groups = -(-recipe.batch_size // recipe.ghost_batch) if recipe.ghost_batch else 1
+    return max(
+        count
+        for count in range(1, min(groups, machine.threads) + 1)
+        if machine.threads % count == 0
+    )
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose parameters lie in the same memory."""
+    twin = copy.deepcopy(model)
+    for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
+        its.data = ours.data
+        its.grad = None
+    return twin
+
+
+@torch.no_grad()
+def _add(model: nn.Module, twin: nn.Module) -> None:
+    """Add the gradients and the step's statistics of `twin` to those of `model`; forget them."""
+    for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
+        if its.grad is not None:
+            ours.grad = its.grad if ours.grad is None else ours.grad.add_(its.grad)
+            its.grad = None
+    for here, there in zip(norms(model), norms(twin), strict=True):
+        for sum_, its in ((here.step_mean, there.step_mean), (here.step_var, there.step_var)):
+            sum_.add_(its)
+            its.zero_()
