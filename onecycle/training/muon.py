@@ -36,17 +36,21 @@ class Muon(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity = state["momentum_buffer"] * group["momentum"] + parameter.grad
-        ahead = parameter.grad + velocity * group["momentum"]
-        update = orthogonal(ahead.flatten(1), group["iterations"]).view_as(parameter)
-        scaled = parameter * (len(parameter) ** 0.5 / parameter.norm())
-        moved = scaled - group["lr"] * update
+        velocity, gradient = state["momentum_buffer"], parameter.grad
+        momentum, rate = group["momentum"], group["lr"]
+        scale = len(parameter) ** 0.5 / parameter.norm()
         if self.found_inf is not None:
+            # A step that changes nothing: 1 and 0 in place of what would change something.
             stays = self.found_inf.bool()
-            moved = torch.where(stays, parameter, moved)
-            velocity = torch.where(stays, state["momentum_buffer"], velocity)
-        parameter.copy_(moved)
-        state["momentum_buffer"].copy_(velocity)
+            gradient = torch.where(stays, 0.0, gradient)
+            velocity.mul_(torch.where(stays, 1.0, momentum)).add_(gradient)
+            scale = torch.where(stays, 1.0, scale)
+            rate = torch.where(stays, 0.0, rate)
+        else:
+            velocity.mul_(momentum).add_(gradient)
+        ahead = gradient.add(velocity, alpha=momentum)
+        update = orthogonal(ahead.flatten(1), group["iterations"]).view_as(parameter)
+        parameter.mul_(scale).sub_(update.mul_(rate))
 
 
 def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
@@ -63,9 +67,11 @@ def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
     gram = small @ small.T
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     total = identity
-    for _ in range(iterations):
-        polynomial = LINEAR * identity + CUBIC * gram + QUINTIC * (gram @ gram)
-        total = polynomial @ total
-        gram = polynomial @ gram @ polynomial
+    for iteration in range(iterations):
+        start = torch.add(LINEAR * identity, gram, alpha=CUBIC)
+        polynomial = torch.addmm(start, gram, gram, alpha=QUINTIC)
+        total = polynomial @ total if iteration else polynomial
+        if iteration < iterations - 1:  # after the last nobody asks for it
+            gram = polynomial @ gram @ polynomial
     result: Tensor = total @ small
     return result
