@@ -39,28 +39,19 @@ def test_the_share_is_of_the_rate_in_the_precision_that_is_computed_in(known):
     assert speed.seconds == pytest.approx(0.01 * (trained + judged / 3))
 
 
-def test_batches_are_as_large_as_the_time_allows(known, monkeypatch):
+def test_each_recipe_gets_its_share_of_the_time_that_is_left(known, monkeypatch):
     seen, now = [], [0.0]
 
-    def timed(recipe, data, machine, batch=None):
-        seen.append((recipe.name, batch))
-        now[0] += 1.0
-        return {"davidnet": 0.01, "digits": 1.0, "dilated": 1e-6}[recipe.name]
+    def timed(recipe, data, machine, allowed):
+        seen.append((recipe.name, allowed))
+        now[0] += 3.0
+        return 0.01
 
     monkeypatch.setattr(estimate, "image_seconds", timed)
     monkeypatch.setattr(benches.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(benches, "ALL_SECONDS", 18.0)
     onecycle.bench(["davidnet", "digits", "dilated"], quiet=True)
-    # Six seconds are the first one's, of which five are left: half of that is 250 images. Then 8,
-    # which have room for 3 images, fewer than are computed at once anyway. And no batch is larger
-    # than the recipe's.
-    assert seen == [
-        ("davidnet", None),
-        ("davidnet", 250),
-        ("digits", None),
-        ("dilated", None),
-        ("dilated", book.find("dilated").batch_size),
-    ]
+    assert seen == [("davidnet", 6.0), ("digits", 7.5), ("dilated", 12.0)]
 
 
 def test_a_real_measurement_agrees_with_itself(machine, make_recipe, monkeypatch):

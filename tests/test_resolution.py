@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from onecycle import machine as machines
 from onecycle.datasets import augment
 from onecycle.errors import RecipeError
 from onecycle.recipe import book
@@ -71,6 +72,24 @@ def test_the_expected_time_is_the_mean_over_the_sizes(tiny, make_recipe, machine
     found = estimate.image_seconds(make_recipe(GROWING), tiny, machine)
     assert found == pytest.approx((1 * 1.0 + 1.5 * 2.0 + 0.5 * 4.0) / 3)
     assert estimate.image_seconds(make_recipe(), tiny, machine) == 4.0
+
+
+def test_batches_are_timed_as_large_as_the_time_allows(tiny, make_recipe, machine, monkeypatch):
+    """A few images take a second in all; then whoever has the time for two larger steps has one."""
+    seen, now = [], [0.0]
+
+    def timed(share, recipe, dataset, machine, batch):
+        seen.append(batch)
+        now[0] += 1.0
+        return 0.1
+
+    monkeypatch.setattr(estimate, "_seconds_at", timed)
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(machines, "PIECE_ON_CPU", 8)
+    for allowed, batches in ((2.0, [8]), (3.0, [8, 10]), (100.0, [8, 48])):
+        seen.clear()
+        estimate.image_seconds(make_recipe("batch_size=48"), tiny, machine, allowed)
+        assert seen == batches
 
 
 def test_phases_add_up_and_begin_at_full_size_where_no_knot_says_otherwise(make_recipe):

@@ -116,17 +116,13 @@ def bench(
 def _speed(recipe: Recipe, where: machine.Machine, matrix_rate: float, until: float) -> Speed:
     """How fast `recipe` trains on `where`, which multiplies matrices at `matrix_rate`.
 
-    A whole batch may be slower than a few images, because it falls out of the cache: so steps are
-    as large as lets one warm up and one be timed `until` then.
+    Steps are as large as lets one warm up and one be timed `until` then.
     """
     data = noise(CLASSES, SIZE)
     operations = sum(
         part * _operations(recipe, round(SIZE * share)) for part, share in estimate.phases(recipe)
     )
-    per_image = estimate.image_seconds(recipe, data, where)
-    batch = min(recipe.batch_size, int((until - time.monotonic()) / 2 / per_image))
-    if batch > where.piece:
-        per_image = estimate.image_seconds(recipe, data, where, batch)
+    per_image = estimate.image_seconds(recipe, data, where, until - time.monotonic())
     return Speed(
         recipe=recipe.name,
         images_per_second=1 / per_image,

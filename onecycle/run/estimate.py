@@ -11,6 +11,7 @@ from onecycle.training.schedule import timetable
 
 FORWARD_SHARE = 1 / 3  # of a training step's work; the backward pass is twice the forward one
 ENOUGH_SECONDS = 0.5
+ALLOWED_SECONDS = 4.0
 
 
 def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
@@ -20,15 +21,25 @@ def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
 
 
 def image_seconds(
-    recipe: Recipe, dataset: Dataset, machine: Machine, batch: int | None = None
+    recipe: Recipe, dataset: Dataset, machine: Machine, allowed: float = ALLOWED_SECONDS
 ) -> float:
     """Seconds that training takes for one image, on average over the recipe's image sizes.
 
-    Times steps of `batch` images (by default a few) of the recipe's own kind, after one that warms
-    up.
+    Times steps of a few images of the recipe's own kind, after one that warms up; then of as many,
+    up to the recipe's batch, as let two steps end within `allowed` seconds from the start. For an
+    optimizer takes as long for a few images as for many, and many may fall out of the cache.
     """
+    end = time.perf_counter() + allowed
     recipe = recipe.sized(len(dataset.train))
-    batch = min(recipe.batch_size, batch or machine.piece, len(dataset.train))
+    most = min(recipe.batch_size, len(dataset.train))
+    few = min(most, machine.piece)
+    taken = _mean_seconds(recipe, dataset, machine, few)
+    more = min(most, int((end - time.perf_counter()) / 2 / taken))
+    return taken if more <= few else _mean_seconds(recipe, dataset, machine, more)
+
+
+def _mean_seconds(recipe: Recipe, dataset: Dataset, machine: Machine, batch: int) -> float:
+    """Seconds for one image in steps of `batch`, on average over the recipe's image sizes."""
     return sum(
         part * _seconds_at(share, recipe, dataset, machine, batch) for part, share in phases(recipe)
     )
