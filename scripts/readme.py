@@ -1,22 +1,93 @@
-"""Fill README.md's table from the summaries in results/ (`onecycle results RUN --publish results`).
+"""Fill README.md's tables from what is published, and draw accuracy against seconds.
+
+The recipes' table is made from the summaries in results/ (`onecycle results RUN --publish
+results`), that of the time to an accuracy, and its picture, from results/to_accuracy/: one file for
+ours and one for each peer, all of the same machine.
 
 usage: python scripts/readme.py
 """
 
 from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from onecycle import files
-from onecycle.reporting import tables
+from onecycle.evaluation.compare import spread
+from onecycle.reporting import plots, tables
 
 ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PICTURE = ROOT / "docs" / "pictures" / "to-accuracy.png"
+BEGIN, END = "<!-- to accuracy: begin -->", "<!-- to accuracy: end -->"
+
+
+def published() -> list[dict[str, Any]]:
+    """The summaries of runs in results/."""
+    return [files.read_json(path) for path in sorted((ROOT / "results").glob("*.json"))]
+
+
+def contenders() -> list[dict[str, Any]]:
+    """What stands in results/to_accuracy/, the slowest first."""
+    found = [files.read_json(path) for path in (ROOT / "results" / "to_accuracy").glob("*.json")]
+    return sorted(found, key=lambda each: (-_seconds(each), each["name"]))
+
+
+def _seconds(contender: dict[str, Any]) -> float:
+    return spread([run["seconds"] for run in contender["runs"]]).mean
+
+
+def to_accuracy(found: list[dict[str, Any]]) -> str:
+    """The table of `found`: accuracies and seconds, and the share of the slowest one's."""
+    lines = [
+        "| | epochs | runs | test %, six views | seconds | of the first's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in found:
+        reached = spread([run["test_accuracy"] for run in each["runs"]])
+        cells = [
+            each["name"],
+            f"{each['epochs']:g}",
+            str(reached.n),
+            tables.percent(reached),
+            f"{_seconds(each):,.0f}",
+            f"{_seconds(each) / _seconds(found[0]):.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def picture(found: list[dict[str, Any]]) -> Figure:
+    """Accuracy against seconds, a point for each run."""
+    figure = plots.blank(7, 3.8)
+    axes = figure.subplots()
+    for each, colour in zip(found, plots.PALETTE, strict=False):
+        seconds = [run["seconds"] for run in each["runs"]]
+        reached = [100 * run["test_accuracy"] for run in each["runs"]]
+        axes.plot(seconds, reached, "o", color=colour, label=each["name"], alpha=0.8)
+    one = found[0]
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"seconds on {one['threads']} threads of {one['hardware']}, {one['precision']}")
+    axes.set_ylabel("test accuracy, six views (%)")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def filled(page: str) -> str:
+    """`page`, the README, with both tables as they are now."""
+    reported = files.read_json(ROOT / "docs" / "reported.json")
+    page = tables.fill(page, published(), reported)
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{to_accuracy(contenders())}\n{END}{after}"
 
 
 def main() -> None:
-    """Write the table of all that is published."""
-    results = [files.read_json(path) for path in sorted((ROOT / "results").glob("*.json"))]
-    readme = ROOT / "README.md"
-    reported = files.read_json(ROOT / "docs" / "reported.json")
-    files.write_bytes(readme, tables.fill(readme.read_text(), results, reported).encode())
+    """Write the tables and the picture."""
+    files.write_bytes(README, filled(README.read_text()).encode())
+    plots.save(picture(contenders()), PICTURE)
 
 
 if __name__ == "__main__":

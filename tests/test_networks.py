@@ -126,11 +126,14 @@ def plain_speednet(width, classes):
     del stem.weight
     stem.register_buffer("weight", filters)
     layers, inputs = [stem, nn.SiLU()], 24
-    for outputs in (width, 4 * width, 8 * width):
+    for outputs, residual in ((width, 1), (4 * width, 1), (8 * width, 2)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2)]
         layers += [Frozen(outputs), nn.SiLU()]
-        layers += [nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), Frozen(outputs)]
-        layers += [nn.SiLU()]
+        inner = []
+        for _ in range(residual):
+            inner += [nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)]
+            inner += [Frozen(outputs), nn.SiLU()]
+        layers += [Plus(nn.Sequential(*inner))]
         inputs = outputs
     return nn.Sequential(
         *layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes, bias=False)
@@ -216,7 +219,7 @@ def test_a_step_on_the_whole_batch_is_that_of_torchs_batch_norm(make_data, name,
 
 @pytest.mark.parametrize(
     ("name", "width", "count"),
-    [("dilated", 32, 288_234), ("resnet18", 64, 11_173_962), ("speednet", 32, 1_088_576)],
+    [("dilated", 32, 288_234), ("resnet18", 64, 11_173_962), ("speednet", 32, 1_678_656)],
 )
 def test_parameter_counts_are_the_references(make_data, name, width, count):
     with torch.device("meta"):

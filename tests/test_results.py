@@ -1,5 +1,6 @@
 """What is published agrees with the README."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,40 @@ REPORTED = files.read_json(ROOT / "docs" / "reported.json")
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 
 
-def test_the_readme_table_is_the_one_that_the_results_give():
-    text = (ROOT / "README.md").read_text()
-    assert tables.fill(text, [files.read_json(path) for path in RESULTS], REPORTED) == text
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "scripts" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_tables_are_those_that_the_results_give(script):
+    text = script.README.read_text()
+    assert script.filled(text) == text, "run: python scripts/readme.py"
+
+
+def test_who_is_compared_by_time_ran_on_one_machine(script):
+    found = script.contenders()
+    assert len({(each["hardware"], each["precision"], each["threads"]) for each in found}) == 1
+    assert len({each["data"] for each in found}) == 1
+    assert sum("recipe_digest" in each for each in found) < len(found)
+    for each in found:
+        if "recipe_digest" in each:
+            recipe = book.find(each["name"])
+            assert (recipe.digest(), recipe.epochs) == (each["recipe_digest"], each["epochs"])
+
+
+def test_times_are_shares_of_the_slowest_ones(script):
+    def contender(name, *runs):
+        made = [{"seconds": s, "test_accuracy": a} for s, a in runs]
+        return {"name": name, "epochs": 2, "runs": made}
+
+    both = [contender("slow", (90, 0.5), (110, 0.7)), contender("ours", (25, 0.6))]
+    table = script.to_accuracy(both)
+    slow, ours = table.splitlines()[2:]
+    assert slow.endswith("| 100 | 1.00 |") and slow.startswith("| slow | 2 | 2 | 60.00 ± ")
+    assert ours == "| ours | 2 | 1 | 60.00 | 25 | 0.25 |"
 
 
 def test_a_table_that_was_edited_would_be_noticed():
