@@ -102,6 +102,6 @@ def _add(model: nn.Module, twin: nn.Module) -> None:
             ours.grad = its.grad if ours.grad is None else ours.grad.add_(its.grad)
             its.grad = None
     for here, there in zip(norms(model), norms(twin), strict=True):
-        for sum_, its in ((here.step_mean, there.step_mean), (here.step_var, there.step_var)):
-            sum_.add_(its)
-            its.zero_()
+        for all_, some in ((here.step_mean, there.step_mean), (here.step_var, there.step_var)):
+            all_.add_(some)
+            some.zero_()

@@ -30,14 +30,13 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group)
+                    self._move(parameter, parameter.grad, group)
 
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity, gradient = state["momentum_buffer"], parameter.grad
-        momentum, rate = group["momentum"], group["lr"]
+        velocity, momentum, rate = state["momentum_buffer"], group["momentum"], group["lr"]
         scale = len(parameter) ** 0.5 / parameter.norm()
         if self.found_inf is not None:
             # A step that changes nothing: 1 and 0 in place of what would change something.
