@@ -15,7 +15,7 @@ from torch import nn
 
 from onecycle.machine import Machine
 from onecycle.model.layers import norms
-from onecycle.ranks import Ranks
+from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 
 T = TypeVar("T")
@@ -55,9 +55,9 @@ class Lanes:
         Afterwards the model has the gradients and statistics of all. Raises what `work` raises,
         when all have ended.
         """
-        count = len(self.models)
         if self._pool is None:
-            return [work(self.models[0], Ranks(0, 1))]
+            return [work(self.models[0], ALONE)]
+        count = len(self.models)
         futures = [
             self._pool.submit(work, model, Ranks(lane, count))
             for lane, model in enumerate(self.models)
