@@ -37,7 +37,7 @@ from onecycle.training import state as states
 from onecycle.training.loop import fit
 
 BATCH, CLASSES = 64, 10
-GHOST_BATCH = 16  # at 128 pixels still about what a CPU computes at once
+GHOST_BATCH = 16  # smaller than any recipe's, so that large images can be cut for the cache
 FEWEST_STEPS = 4  # that are timed, however large the images
 CHUNK = 10_000  # images written at once
 MB = 1e6

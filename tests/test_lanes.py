@@ -34,14 +34,16 @@ def test_lanes_train_as_one_does(tiny, make_recipe):
     # Adam divides by gradients that may be rounding alone; SGD leaves rounding as small as it is.
     recipe = make_recipe(*SGD, *UNEVEN, "epochs=1")
     assert lanes.number(recipe, TWO, ALONE) == 2
+    torch.set_num_threads(1)  # as in each lane: a sum over two threads is rounded in another way
     one, first = trained(recipe, tiny, Machine("cpu", "fp32", 1, ""))
+    torch.set_num_threads(2)
     two, second = trained(recipe, tiny, TWO)
     assert [int(step.correct) for step in first] == [int(step.correct) for step in second]
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a.loss, b.loss)
     for name, tensor in one.tensors().items():
         largest = float(tensor.abs().max())
-        torch.testing.assert_close(two.tensors()[name], tensor, rtol=0, atol=1e-4 * largest)
+        torch.testing.assert_close(two.tensors()[name], tensor, rtol=0, atol=3e-5 * largest)
 
 
 def test_no_bit_depends_on_which_lane_is_done_first(tiny, make_recipe, monkeypatch):

@@ -100,6 +100,11 @@ class GhostBatchNorm(nn.Module):
             step.zero_()
 
 
+def group_count(images: int, ghost_batch: int) -> int:
+    """How many ghost groups `images` make: one, if `ghost_batch` is 0."""
+    return -(-images // ghost_batch) if ghost_batch else 1
+
+
 def group_sizes(images: int, groups: int) -> list[int]:
     """`images` shared out to `groups` as equally as can be, the larger ones first."""
     size, larger = divmod(images, groups)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from onecycle.machine import Machine
-from onecycle.model.layers import norms
+from onecycle.model.layers import group_count, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 
@@ -77,7 +77,7 @@ def number(recipe: Recipe, machine: Machine, ranks: Ranks) -> int:
     """
     if machine.device != "cpu" or ranks.world > 1 or recipe.model.dropout:
         return 1
-    groups = -(-recipe.batch_size // recipe.ghost_batch) if recipe.ghost_batch else 1
+    groups = group_count(recipe.batch_size, recipe.ghost_batch)
     return max(
         count
         for count in range(1, min(groups, machine.threads) + 1)

@@ -17,7 +17,7 @@ from onecycle.datasets.mixing import Answers
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.build import NETWORKS
-from onecycle.model.layers import group_sizes, norms
+from onecycle.model.layers import group_count, group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
@@ -114,7 +114,7 @@ def share(images: int, ghost_batch: int, ranks: Ranks) -> Share:
 
     The groups are as equal as can be; their sizes depend on the recipe alone.
     """
-    sizes = group_sizes(images, -(-images // ghost_batch) if ghost_batch else 1)
+    sizes = group_sizes(images, group_count(images, ghost_batch))
     return portion(Share(slice(0, images), sizes, 0), ranks)
 
 
@@ -138,7 +138,7 @@ def pieces(sizes: list[int], at_once: int) -> list[tuple[int, int]]:
 
 def check_groups(recipe: Recipe, ranks: Ranks) -> None:
     """RecipeError if a whole batch has fewer ghost groups than there are processes."""
-    groups = -(-recipe.batch_size // recipe.ghost_batch) if recipe.ghost_batch else 1
+    groups = group_count(recipe.batch_size, recipe.ghost_batch)
     if groups < ranks.world:
         raise RecipeError(
             f"recipe {recipe.name}: {ranks.world} processes need as many ghost groups, but a "
