@@ -3,14 +3,18 @@
 import time
 from importlib.util import find_spec
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from onecycle.errors import few
-from onecycle.run import conduct, find_lr, record
-from onecycle.run.checkpoint import Checkpoint
-from onecycle.run.job import Job
+from onecycle.run import events, record
+
+if TYPE_CHECKING:
+    from onecycle.run.checkpoint import Checkpoint
+    from onecycle.run.find_lr import Point, Sweep
+    from onecycle.run.job import Job
 
 DECODED_EVERY = 10_000  # images between two lines about decoding
 COMPARED_EVERY = 4.0  # seconds between two lines about comparing images
@@ -85,7 +89,7 @@ class Show:
                 f"comparing all pairs of images: {done / total:.0%}, {duration(left)} left"
             )
 
-    def started(self, job: Job, seconds: float) -> None:
+    def started(self, job: "Job", seconds: float) -> None:
         """The first lines of a run, with how long it is expected to take."""
         self._describe(job)
         self._console.print(
@@ -93,16 +97,16 @@ class Show:
             f"with Ctrl-C and: onecycle train --resume {job.folder}"
         )
 
-    def resumed(self, job: Job, checkpoint: Checkpoint) -> None:
+    def resumed(self, job: "Job", checkpoint: "Checkpoint") -> None:
         """The first lines of a run that goes on."""
         self._describe(job)
         for damaged in checkpoint.damaged:
             self._console.print(f"passed over a damaged checkpoint: {damaged}")
         self._console.print(f"going on from step {checkpoint.step}")
 
-    def event(self, event: conduct.Progress | conduct.EpochDone | conduct.Finished) -> None:
+    def event(self, event: events.Event) -> None:
         """One event of a run."""
-        if isinstance(event, conduct.Progress):
+        if isinstance(event, events.Progress):
             self._bar.update(
                 self._task,
                 total=event.total_steps,
@@ -112,7 +116,7 @@ class Show:
                 f"lr {event.lr:.2e}  {event.images_per_second:,.0f} images/s  "
                 f"{duration(event.seconds_left)} left",
             )
-        elif isinstance(event, conduct.EpochDone):
+        elif isinstance(event, events.EpochDone):
             row = event.row
             part = "val" if "val_accuracy" in row else "test"
             self._console.print(
@@ -121,7 +125,7 @@ class Show:
                 f"{part} loss {row[f'{part}_loss']:.3f} accuracy {row[f'{part}_accuracy']:.2%}"
             )
 
-    def sweeping(self, job: Job, sweep: find_lr.Sweep, seeds: int) -> None:
+    def sweeping(self, job: "Job", sweep: "Sweep", seeds: int) -> None:
         """The first lines of a range test."""
         self._describe(job)
         times = f", with each of {seeds} seeds" if seeds > 1 else ""
@@ -132,7 +136,7 @@ class Show:
         )
         self._steps = sweep.steps
 
-    def swept(self, seed: int, number: int, point: find_lr.Point) -> None:
+    def swept(self, seed: int, number: int, point: "Point") -> None:
         """A range test has seen `number` rates with this seed."""
         loss, accuracy = point.judged
         figures = f"loss {loss:.3f}  accuracy {accuracy:.2%}"
@@ -146,7 +150,7 @@ class Show:
         if not self._live and 10 * number // self._steps > 10 * (number - 1) // self._steps:
             self._console.print(f"seed {seed}  lr {point.lr:.2e}  {figures}")
 
-    def _describe(self, job: Job) -> None:
+    def _describe(self, job: "Job") -> None:
         data = job.dataset
         parts = f"{len(data.train):,} train"
         parts += f", {len(data.val):,} val" if data.val else ""

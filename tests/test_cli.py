@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onecycle import api, files
-from onecycle.api import RangeTest
+import onecycle
+from onecycle import files
+from onecycle.api.lr import RangeTest
 from onecycle.recipe import book
 from onecycle.run import find_lr, record
 
@@ -87,7 +88,7 @@ def test_a_range_test_per_epoch_prints_its_table(command, tmp_path, monkeypatch)
     found = find_lr.judge([curve], sweep, book.find("digits"))
     files.write_json(tmp_path / record.LR_FOUND, found)
     asked = {}
-    monkeypatch.setattr(api, "find_lr", lambda *_, **a: asked.update(a) or RangeTest(tmp_path))
+    monkeypatch.setattr(onecycle, "find_lr", lambda *_, **a: asked.update(a) or RangeTest(tmp_path))
     code, out, _ = command("find-lr", "--per-epoch", "--steps", "3", "--start", "0.1")
     table = [line.split() for line in out.splitlines()[:4]]
     assert table[0] == ["seed", "lr", "loss", "accuracy"]

@@ -12,6 +12,7 @@ from sklearn.metrics import classification_report
 from onecycle.evaluation import calibration, metrics
 from onecycle.evaluation.judge import judge
 from onecycle.evaluation.predict import probabilities
+from onecycle.evaluation.temperature import fit_temperature, with_temperature
 from onecycle.evaluation.views import VIEWS, describe
 from onecycle.model.build import build
 
@@ -151,14 +152,14 @@ def test_the_temperature_that_logits_were_divided_by_is_found_again():
     honest = logits.softmax(1).numpy()
     labels = (honest.cumsum(axis=1) < draw.random((20_000, 1))).sum(axis=1).clip(0, 4)
     bold = (logits * 3).softmax(1).numpy().astype(np.float32)
-    temperature = calibration.fit_temperature(bold, labels)
+    temperature = fit_temperature(bold, labels)
     assert temperature == pytest.approx(3, rel=0.05)
-    cooled = calibration.with_temperature(bold, temperature)
+    cooled = with_temperature(bold, temperature)
     assert cooled == pytest.approx((logits * 3 / temperature).softmax(1).numpy(), abs=1e-5)
     found = judge(bold, labels, tuple("abcde"), (bold, labels))["calibration"]
     assert found["ece_with_temperature"] < 0.02 < 0.1 < found["ece"]
     for other in (0.97, 1.03):
-        nearby = metrics.loss(calibration.with_temperature(bold, temperature * other), labels)
+        nearby = metrics.loss(with_temperature(bold, temperature * other), labels)
         assert nearby > metrics.loss(cooled, labels)
 
 

@@ -19,7 +19,7 @@ from onecycle import cli, files
 from onecycle.datasets import digits
 from onecycle.datasets.noise import noise
 from onecycle.errors import DiskError, MissingExtraError, OnecycleError, RecipeError
-from onecycle.evaluation.calibration import with_temperature
+from onecycle.evaluation.temperature import with_temperature
 from onecycle.model.build import build
 from onecycle.recipe.schema import parse
 from onecycle.use import formats, proof

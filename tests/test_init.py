@@ -16,7 +16,8 @@ from onecycle.errors import InterruptedRun, OnecycleError, RecipeError
 from onecycle.recipe import book
 from onecycle.recipe.schema import parse
 from onecycle.run import find_lr, initial, record, reopen
-from onecycle.run.conduct import Progress, conduct
+from onecycle.run.conduct import conduct
+from onecycle.run.events import Progress
 from onecycle.run.job import Job
 from onecycle.use import pretrained
 

@@ -1,5 +1,6 @@
 """Prediction: any pictures in, the run's own words out, and nothing lost on the way."""
 
+import ast
 import csv
 import io
 import json
@@ -9,15 +10,17 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.__config__ import parallel_info
 
 import onecycle
 from onecycle import cli, files
 from onecycle.datasets import decode, digits
 from onecycle.errors import DataError, DiskError, RecipeError
-from onecycle.evaluation.calibration import fit_temperature, with_temperature
+from onecycle.evaluation.temperature import fit_temperature, with_temperature
 from onecycle.run import record
-from onecycle.use import pictures
+from onecycle.use import pictures, prediction
 
 SIZE = 32
 
@@ -159,29 +162,29 @@ def test_what_is_no_picture_is_refused_in_a_line(digits_run, wrong, error, said)
 
 
 def test_a_folder_is_walked_in_order_and_suffixes_tell_images(folder):
-    found = [one.name for one in pictures.decoded([folder], SIZE)]
     expected = ["a.png", "b.png", "d.bmp", "e.gif", "sub/c.PNG"]
-    assert found == [str(folder / name) for name in expected]
+    assert list(pictures.singles([folder])) == [folder / name for name in expected]
 
 
 def test_a_link_to_a_folder_is_not_walked_into(folder):
     (folder / "sub" / "loop").symlink_to(folder)
     (folder / "sub" / "same.png").symlink_to(folder / "a.png")
-    found = [one.name for one in pictures.decoded([folder / "sub"], SIZE)]
-    assert found == [str(folder / "sub" / name) for name in ("c.PNG", "same.png")]
+    found = list(pictures.singles([folder / "sub"]))
+    assert found == [folder / "sub" / name for name in ("c.PNG", "same.png")]
 
 
 def test_a_name_that_cannot_be_looked_up_is_a_bad_file(folder):
     (folder / "sub" / "circle.png").symlink_to("circle.png")
     given = [folder / "sub", "x" * 999, "nul\0.png"]
-    found = {one.name[-10:]: one.pixels for one in pictures.decoded(given, SIZE)}
+    each = [pictures.decoded(one, SIZE) for one in pictures.singles(given)]
+    found = {one.name[-10:]: one.pixels for one in each}
     assert "symbolic links" in found.pop("circle.png")
     assert "too long" in found.pop("x" * 10) and "null" in found.pop("nul\0.png")
     assert all(not isinstance(pixels, str) for pixels in found.values())
 
 
-def test_only_some_pictures_are_held_at_a_time(monkeypatch):
-    monkeypatch.setattr(pictures, "TOGETHER", 2)
+def test_only_some_pictures_are_held_at_a_time(digits_run, monkeypatch):
+    monkeypatch.setattr(prediction, "TOGETHER", 2)
     asked = 0
 
     def endless():
@@ -190,11 +193,43 @@ def test_only_some_pictures_are_held_at_a_time(monkeypatch):
             asked += 1
             yield np.zeros((4, 4, 3), np.uint8)
 
-    found = pictures.decoded(endless(), SIZE)
+    found = onecycle.predict(digits_run.path, endless(), threads=2, quiet=True)
     for _ in range(50):
         next(found)
     found.close()
-    assert asked <= 50 + 2 * (2 * pictures.MOST_THREADS + 2)
+    assert asked <= 50 + 2 * (2 * 2 + 2)
+
+
+def test_the_answers_do_not_depend_on_the_number_of_threads(digits_run, tests):
+    before = torch.get_num_threads()
+    one, two = (digits_run.predict(tests.images()[:99], threads=threads) for threads in (1, 2))
+    assert one == two and len(one) == 99
+    torch.set_num_threads(before)
+
+
+def test_a_prediction_leaves_the_threads_of_torch_as_they_were_asked_for(digits_run, tests):
+    def told():
+        return [line for line in parallel_info().splitlines() if "get_max_threads" in line]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    expected = told()
+    digits_run.predict(tests.images()[:99], threads=2)
+    assert told() == expected and any("2" in line for line in expected)
+    torch.set_num_threads(before)
+
+
+def test_a_prediction_does_not_wait_for_what_draws_and_judges(folder):
+    code = (
+        "import sys\nfrom onecycle.cli import main\n"
+        "try: main()\n"
+        "finally: print({name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    given = ["predict", "--pretrained", "cifar10", str(folder / "a.png")]
+    ran = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
+    assert "a.png" in ran.stdout, ran.stderr
+    loaded = set(ast.literal_eval(ran.stderr.splitlines()[-1]))
+    assert not loaded & {"matplotlib", "scipy", "sklearn", "pandas", "jinja2"}, ran.stderr
 
 
 def test_json_is_a_list_of_objects(command, digits_run, folder):

@@ -15,6 +15,7 @@ import torch
 from onecycle import files
 from onecycle.errors import DiskError, OnecycleError
 from onecycle.run import checkpoint, conduct, record
+from onecycle.run.events import Progress
 from onecycle.run.job import Job
 from onecycle.training.state import create
 
@@ -79,7 +80,7 @@ def test_a_damaged_checkpoint_and_the_one_used_are_both_named(
 
     job = Job(make_recipe(), tiny, machine, 0, tmp_path, save_every="1step")
     for event in conduct.conduct(job):
-        if isinstance(event, conduct.Progress) and event.step == 5:
+        if isinstance(event, Progress) and event.step == 5:
             break
     last = tmp_path / "checkpoints" / "step-00000004.safetensors"
     last.write_bytes(last.read_bytes()[:-1])
@@ -380,7 +381,7 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(state, tmp_path):
 def test_what_lies_past_the_checkpoint_is_cut_visibly(tiny, make_recipe, machine, tmp_path):
     job = Job(make_recipe(), tiny, machine, 0, tmp_path, save_every="4steps")
     for event in conduct.conduct(job):
-        if isinstance(event, conduct.Progress) and event.step == 7:
+        if isinstance(event, Progress) and event.step == 7:
             break
     with open(tmp_path / record.EVENTS, "ab") as file:
         file.write(b'{"event": "step", "st')

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from onecycle import progress
 from onecycle.reporting import plots, tables
-from onecycle.run import conduct, estimate
+from onecycle.run import estimate, events
 from onecycle.training.loop import Step
 
 
@@ -98,9 +98,9 @@ def test_a_terminal_gets_a_bar_and_a_line_an_epoch(monkeypatch):
         ),
     )
     with progress.Show() as show:
-        show.event(conduct.Progress(5, 10, 0, 0.01, 1.234, 0.5, 321.0, 60.0))
+        show.event(events.Progress(5, 10, 0, 0.01, 1.234, 0.5, 321.0, 60.0))
         show._bar.refresh()
-        show.event(conduct.EpochDone({**rows("test")[0], "epoch": 1}))
+        show.event(events.EpochDone({**rows("test")[0], "epoch": 1}))
     assert "loss 1.234" in screen.getvalue() and "321 images/s  60 s left" in screen.getvalue()
     assert "epoch   1" in screen.getvalue()
 

@@ -7,7 +7,8 @@ import pytest
 from onecycle.machine import Machine
 from onecycle.recipe import book
 from onecycle.run import checkpoint, record
-from onecycle.run.conduct import Progress, conduct
+from onecycle.run.conduct import conduct
+from onecycle.run.events import Progress
 from onecycle.run.job import Job
 
 

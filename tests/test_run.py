@@ -21,7 +21,8 @@ from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
 from onecycle.recipe import book
 from onecycle.run import checkpoint, finish, record
-from onecycle.run.conduct import Progress, conduct
+from onecycle.run.conduct import conduct
+from onecycle.run.events import Progress
 from onecycle.run.job import Job
 
 TINY = ["model.width=4", "batch_size=64", "epochs=2", "schedule.peak_epoch=1"]

@@ -107,7 +107,7 @@ def test_a_number_of_seeds_that_cannot_be_is_refused(monkeypatch):
 def test_the_command_prints_means_with_intervals(finished, capsys, monkeypatch):
     from onecycle.cli import training
 
-    monkeypatch.setattr("onecycle.api.resume", lambda *_, **__: finished)
+    monkeypatch.setattr("onecycle.resume", lambda *_, **__: finished)
     training.train(resume="x")
     out = capsys.readouterr().out
     accuracy = finished.summary["test_accuracy"]

@@ -14,7 +14,8 @@ from onecycle import files
 from onecycle.api import single
 from onecycle.errors import InterruptedRun, RecipeError
 from onecycle.run import record
-from onecycle.run.conduct import Progress, conduct
+from onecycle.run.conduct import conduct
+from onecycle.run.events import Progress
 
 TINY = ["model.width=4", "epochs=2", "schedule.peak_epoch=1", "batch_size=64"]
 OPTIONS = {"settings": TINY, "precision": "fp32", "threads": 1, "quiet": True}

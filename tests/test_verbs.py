@@ -1,11 +1,12 @@
 """A verb reads the same on the command line and in Python: names, defaults, and that it exists."""
 
+import ast
 import inspect
+from pathlib import Path
 
 import pytest
 
 import onecycle
-from onecycle import api
 from onecycle.cli.app import app
 
 VERBS = sorted(name for name in app if not name.startswith("-"))
@@ -23,8 +24,12 @@ def test_every_verb_is_one_that_is_planned():
     assert set(VERBS) <= {*planned.split(), "results", "ablate", "bench", "doctor"}
 
 
-def test_the_package_hands_on_what_the_api_has():
-    assert onecycle.__all__ == api.__all__
+def test_type_checkers_see_what_the_package_hands_on():
+    tree = ast.parse(Path(onecycle.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"onecycle.{home}" for name, home in onecycle._HOME.items()}
+    assert all(getattr(onecycle, name).__name__ == name for name in onecycle.__all__)
 
 
 @pytest.mark.parametrize("verb", VERBS)

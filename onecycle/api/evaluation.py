@@ -12,7 +12,7 @@ from onecycle.datasets.dataset import Dataset, Split
 from onecycle.datasets.load import load as load_data
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.evaluation.judge import judge
-from onecycle.evaluation.metrics import Labels, Probabilities
+from onecycle.evaluation.likelihood import Labels, Probabilities
 from onecycle.evaluation.predict import probabilities
 from onecycle.evaluation.views import VIEWS, describe
 from onecycle.reporting import evaluation_plots, evaluation_tables, plots

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+import onecycle
 from onecycle.cli.app import Flag, Json, Quiet, Set, app
 
 
@@ -67,9 +68,7 @@ def ablate(
     json_:
         Print the result as one JSON object.
     """
-    from onecycle import api
-
-    found = api.ablate(
+    found = onecycle.ablate(
         recipe,
         data,
         ingredients=ingredients or (),

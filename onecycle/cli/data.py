@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 
 MOST_CLASSES = 20  # that are listed one by one
@@ -44,11 +45,11 @@ def data(
     json_:
         Print everything, every duplicate too, as one JSON object.
     """
-    from onecycle import api, files
+    from onecycle import files
 
     if out is not None:
         files.make_folder(Path(out))  # so that a wrong one is told before the work
-    found = api.data(spec, recipe=recipe, seed=seed, quiet=quiet)
+    found = onecycle.data(spec, recipe=recipe, seed=seed, quiet=quiet)
     told = found.to_dict()
     folder = out or "data-" + (re.sub(r"[^\w.-]+", "-", told["name"]).strip("-.")[:60] or "set")
     paths = found.save_pictures(folder)

@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 
 
@@ -35,10 +36,9 @@ def demo(
     json_:
         Print the address as one JSON object.
     """
-    from onecycle import api
 
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    page = api.demo(run, port=port, device=device, threads=threads, quiet=quiet)
+    page = onecycle.demo(run, port=port, device=device, threads=threads, quiet=quiet)
     print(json.dumps({"url": page.url}) if json_ else f"open            {page.url}", flush=True)
     try:
         page.wait()

@@ -2,6 +2,7 @@
 
 import json
 
+import onecycle
 from onecycle.cli.app import Json, app
 
 
@@ -18,9 +19,7 @@ def doctor(run: str | None = None, /, *, json_: Json = False) -> None:
     json_:
         Print the lines as one JSON object.
     """
-    from onecycle import api
-
-    found = api.doctor(run)
+    found = onecycle.doctor(run)
     print(json.dumps(found.to_dict()) if json_ else found)
     if not found.ok:
         raise SystemExit(1)

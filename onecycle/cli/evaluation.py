@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 
 MOST_LISTED = 20  # classes up to which each has a line
@@ -42,9 +43,7 @@ def evaluate(
     json_:
         Print the figures as one JSON object.
     """
-    from onecycle import api
-
-    evaluation = api.evaluate(run, data, tta=tta, device=device, threads=threads, quiet=quiet)
+    evaluation = onecycle.evaluate(run, data, tta=tta, device=device, threads=threads, quiet=quiet)
     if json_:
         print(json.dumps(evaluation.figures))
         return

@@ -3,6 +3,7 @@
 import json
 from typing import Literal
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 
 
@@ -36,9 +37,7 @@ def export(
     json_:
         Print the result as one JSON object.
     """
-    from onecycle import api
-
-    made = api.export(run, format, out, threads=threads, quiet=quiet)
+    made = onecycle.export(run, format, out, threads=threads, quiet=quiet)
     if json_:
         print(json.dumps(made.to_dict()))
         return

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, Set, app
 from onecycle.errors import RecipeError
 
@@ -83,7 +84,6 @@ def gallery(
     """
     options = dict(locals())
     _check(options, NOT_FOR_LABEL_ERRORS if label_errors else FOR_LABEL_ERRORS)
-    from onecycle import api
 
     common: dict[str, Any] = {
         "actual": actual,
@@ -93,7 +93,7 @@ def gallery(
         "quiet": quiet,
     }
     if label_errors:
-        found = api.label_errors(
+        found = onecycle.label_errors(
             run,
             count,
             recipe=recipe,
@@ -103,7 +103,7 @@ def gallery(
             **common,
         )
     else:
-        found = api.gallery(run, count, show=show, by=by, seed=seed, cam=cam, **common)
+        found = onecycle.gallery(run, count, show=show, by=by, seed=seed, cam=cam, **common)
     if copy is not None:
         found.copy(copy)
     found.save()

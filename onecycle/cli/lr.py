@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import onecycle
 from onecycle.cli.app import Flag, Json, Quiet, Set, app
 
 
@@ -62,9 +63,7 @@ def find_lr(
     json_:
         Print the result as one JSON object.
     """
-    from onecycle import api
-
-    test = api.find_lr(
+    test = onecycle.find_lr(
         recipe,
         data,
         epochs=epochs,

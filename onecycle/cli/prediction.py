@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 from onecycle.errors import DataError, RecipeError, escaped
 
@@ -67,13 +68,12 @@ def predict(
             raise RecipeError(f"{name}: no such option (of a file of that name, write ./{name})")
     if csv_ and json_:
         raise RecipeError("--csv and --json: choose one")
-    from onecycle import api
     from onecycle.run import reopen
     from onecycle.use.pretrained import chosen
 
     warnings.filterwarnings("ignore", module="PIL")  # what matters is in each file's problem
     options: Any = {"top": top, "device": device, "threads": threads, "quiet": quiet}
-    found = api.predict(given, _named(images), pretrained=pretrained, **options)
+    found = onecycle.predict(given, _named(images), pretrained=pretrained, **options)
     bad: list[str] = []
     good = _good(found, bad)
     if json_:

@@ -2,6 +2,7 @@
 
 import json
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 
 
@@ -32,9 +33,7 @@ def report(
     json_:
         Print the page's path and size in bytes as one JSON object.
     """
-    from onecycle import api
-
-    made = api.report(run, out=out, card=card, quiet=quiet)
+    made = onecycle.report(run, out=out, card=card, quiet=quiet)
     if json_:
         print(json.dumps(made.to_dict()))
         return

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+import onecycle
 from onecycle.cli.app import Json, app
 
 SHOWN = ("state", "data", "seed", "epochs", "test_accuracy", "val_accuracy", "gap", "seconds")
@@ -44,10 +45,9 @@ def results(
     """
     from pathlib import Path
 
-    from onecycle import api
     from onecycle.reporting import plots
 
-    found = api.results(*paths, where=where or [], sort=sort, publish=publish)
+    found = onecycle.results(*paths, where=where or [], sort=sort, publish=publish)
     if plot is not None:
         plots.save(found.curves(), Path(plot))
     if json_:

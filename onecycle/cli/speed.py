@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+import onecycle
 from onecycle.cli.app import Json, Quiet, app
 
 
@@ -36,7 +37,5 @@ def bench(
     json_:
         Print the result as one JSON object.
     """
-    from onecycle import api
-
-    made = api.bench(recipe, device=device, precision=precision, threads=threads, quiet=quiet)
+    made = onecycle.bench(recipe, device=device, precision=precision, threads=threads, quiet=quiet)
     print(json.dumps(made.to_dict()) if json_ else made)

@@ -2,6 +2,7 @@
 
 import json
 
+import onecycle
 from onecycle.cli.app import Json, Set, app
 
 
@@ -36,7 +37,7 @@ def summary(
     json_:
         Print the summary as one JSON object.
     """
-    from onecycle import api
-
-    made = api.summary(recipe, classes, image_size, epochs=epochs, settings=set_ or (), plot=plot)
+    made = onecycle.summary(
+        recipe, classes, image_size, epochs=epochs, settings=set_ or (), plot=plot
+    )
     print(json.dumps(made.to_dict()) if json_ else made)

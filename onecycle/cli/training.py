@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+import onecycle
 from onecycle.cli.app import Flag, Json, Quiet, Set, app
 from onecycle.errors import RecipeError
 
@@ -108,13 +109,12 @@ def train(
         _only_resume(options)
     elif force:
         raise RecipeError("--force goes with --resume")
-    from onecycle import api
     from onecycle.ranks import prints
 
     if resume is not None:
-        run = api.resume(next(iter(resume), None), threads=threads, force=force, quiet=quiet)
+        run = onecycle.resume(next(iter(resume), None), threads=threads, force=force, quiet=quiet)
     else:
-        train_one_or_more: Any = api.train  # one or several runs, as the number of seeds says
+        train_one_or_more: Any = onecycle.train  # one or several runs, as the number of seeds says
         run = train_one_or_more(
             recipe,
             data,
@@ -141,7 +141,7 @@ def train(
         if json_:
             print(json.dumps(run.summary))
         else:
-            show = _print_runs if isinstance(run, api.Runs) else _print_run
+            show = _print_runs if isinstance(run, onecycle.Runs) else _print_run
             show(run.summary)
 
 

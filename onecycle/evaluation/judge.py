@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from onecycle.evaluation import calibration, metrics
-from onecycle.evaluation.metrics import Labels, Probabilities
+from onecycle.evaluation.likelihood import Labels, Probabilities
+from onecycle.evaluation.temperature import fit_temperature, with_temperature
 
 ENOUGH_FOR_TOP5 = 6  # classes
 
@@ -60,11 +61,11 @@ def _calibration(
     if validation is None:
         return found
     found["temperature_note"] = f"fitted on {len(validation[1]):,} validation images"
-    temperature = calibration.fit_temperature(*validation)
+    temperature = fit_temperature(*validation)
     if temperature is None:
         found["temperature_note"] += ", on which no finite temperature is best"
         return found
-    scaled = calibration.with_temperature(probabilities, temperature)
+    scaled = with_temperature(probabilities, temperature)
     after = calibration.expected_error(calibration.reliability(scaled, labels))
     return found | {"temperature": temperature, "ece_with_temperature": after}
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onecycle.errors import need
-from onecycle.evaluation.metrics import Labels, Probabilities
+from onecycle.evaluation.likelihood import Labels, Probabilities
 
 
 def label_quality(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:

@@ -16,11 +16,9 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-CONFIDENCE = 0.95  # of every interval
-TINY = float(np.finfo(np.float32).tiny)  # a smaller probability counts as this in a logarithm
+from onecycle.evaluation.likelihood import Labels, Probabilities, log
 
-Probabilities = NDArray[np.floating[Any]]
-Labels = NDArray[np.int64]
+CONFIDENCE = 0.95  # of every interval
 
 
 def accuracy(probabilities: Probabilities, labels: Labels) -> float:
@@ -43,9 +41,7 @@ def loss(probabilities: Probabilities, labels: Labels) -> float:
 
 def losses(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
     """Each image's cross-entropy in nats, (N,)."""
-    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    each: NDArray[np.float64] = -np.log(own.clip(TINY, 1))
-    return each
+    return -log(probabilities[np.arange(len(labels)), labels])
 
 
 def interval(hits: int, trials: int) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from onecycle.evaluation.metrics import Labels, Probabilities, losses
+from onecycle.evaluation.likelihood import Labels, Probabilities
+from onecycle.evaluation.metrics import losses
 
 SHOWN = ("wrong", "right", "all")
 ORDERS = {

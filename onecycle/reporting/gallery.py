@@ -17,7 +17,8 @@ from PIL import Image
 from onecycle import files
 from onecycle.datasets.dataset import Split
 from onecycle.errors import RecipeError
-from onecycle.evaluation.metrics import Labels, Probabilities, losses
+from onecycle.evaluation.likelihood import Labels, Probabilities
+from onecycle.evaluation.metrics import losses
 from onecycle.reporting.evaluation_tables import text
 from onecycle.reporting.plots import DPI, JUDGED, RATE, blank, literal
 

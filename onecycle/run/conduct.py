@@ -16,6 +16,7 @@ from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.run import finish, record
 from onecycle.run.checkpoint import Checkpoint, Saver, every
+from onecycle.run.events import EpochDone, Event, Finished, Progress
 from onecycle.run.job import Job
 from onecycle.run.memory import limit
 from onecycle.training import state as states
@@ -24,35 +25,6 @@ from onecycle.training.schedule import Timetable, timetable
 
 FLUSH = {"cpu": 1}  # steps whose figures are read at once; reading them makes a device wait
 FLUSH_ON_ACCELERATOR = 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: figures of the epoch so far."""
-
-    step: int
-    total_steps: int
-    epoch: int  # from 0
-    lr: float
-    loss: float
-    accuracy: float
-    images_per_second: float
-    seconds_left: float
-    rows: tuple[dict[str, Any], ...] = ()  # of the journal, of the steps since the last of these
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    """A finished epoch: its row of `metrics.csv`."""
-
-    row: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of a run: what `summary.json` holds."""
-
-    summary: dict[str, Any]
 
 
 @dataclass
@@ -68,9 +40,7 @@ class _Live:
     started: float  # when it would have begun had it never been interrupted
 
 
-def conduct(
-    job: Job, checkpoint: Checkpoint | None = None
-) -> Iterator[Progress | EpochDone | Finished]:
+def conduct(job: Job, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
     """Run `job`, from `checkpoint` if given, yielding as it goes; its folder holds the results.
 
     Raises DivergedError when the loss is no longer finite, InterruptedRun after a signal (the

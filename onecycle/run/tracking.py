@@ -9,11 +9,11 @@ from onecycle import files
 from onecycle.errors import RecipeError, need
 from onecycle.run import record
 from onecycle.run.checkpoint import Checkpoint
-from onecycle.run.conduct import EpochDone, Finished, Progress
+from onecycle.run.events import EpochDone, Event, Progress
 from onecycle.run.job import Job
 
 TRACKERS = ("tensorboard",)
-Sink = Callable[[Progress | EpochDone | Finished], None]
+Sink = Callable[[Event], None]
 
 
 def check(track: str | None) -> None:
@@ -43,7 +43,7 @@ def tracking(job: Job, checkpoint: Checkpoint | None) -> Iterator[Sink]:
     with files.disk_errors(folder, "write"):
         writer: Any = SummaryWriter(str(folder), purge_step=past)
 
-    def sink(event: Progress | EpochDone | Finished) -> None:
+    def sink(event: Event) -> None:
         with files.disk_errors(folder, "write"):
             _write(writer, event)
             writer.flush()
@@ -52,7 +52,7 @@ def tracking(job: Job, checkpoint: Checkpoint | None) -> Iterator[Sink]:
         yield sink
 
 
-def _write(writer: Any, event: Progress | EpochDone | Finished) -> None:
+def _write(writer: Any, event: Event) -> None:
     """The figures of `event`, each at the step that it is of."""
     if isinstance(event, Progress):
         for row in event.rows:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onecycle import files
-from onecycle.evaluation.calibration import fit_temperature
 from onecycle.machine import Machine
 from onecycle.run import record, reopen
 
@@ -69,6 +68,8 @@ def _calibration(folder: Path) -> tuple[float | None, str]:
     """The temperature fitted on the run's validation part, and where it is from or why not."""
     if not files.read_json(folder / record.ENVIRONMENT)["val_fraction"]:
         return None, "not calibrated: the run has no validation part to fit a temperature on"
+    from onecycle.evaluation.temperature import fit_temperature  # needs scipy, which loads slowly
+
     validation = record.read_predictions(folder, "val")
     on = f"{len(validation[1]):,} validation images"
     temperature = fit_temperature(*validation)

@@ -1,11 +1,8 @@
-"""The pictures that somebody named: found in folders, and decoded ahead by a few threads."""
+"""The pictures that somebody named: found in folders, and decoded."""
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +14,9 @@ from onecycle.datasets.folder import MEMBER_LIMIT
 from onecycle.datasets.layout import is_image
 from onecycle.datasets.source import Pixels
 from onecycle.errors import RecipeError
-from onecycle.machine import usable_cores
 
 Given = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 Single = Path | Image.Image | NDArray[np.uint8]
-
-TOGETHER = 32  # pictures that a thread decodes in one go
-MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -34,23 +27,31 @@ class Picture:
     pixels: Pixels | str
 
 
-def decoded(given: Iterable[Given], size: int) -> Iterator[Picture]:
-    """Every picture in `given` in turn, at `size` pixels by the rules of training data.
+def singles(given: Iterable[Given]) -> Iterator[Single]:
+    """Every picture in `given` in turn, not decoded.
 
     Folders give the images in them and below, sorted by name, without hidden ones. Arrays are
-    (H, W, 3) or (N, H, W, 3) uint8. Memory is bounded. Raises RecipeError for anything else, and
-    DataError for an open image that can't be used.
+    (H, W, 3) or (N, H, W, 3) uint8. Raises RecipeError for anything else.
     """
-    rest = (one for each in given for one in _single(each))
-    workers = min(MOST_THREADS, usable_cores())
-    pending: deque[Future[list[Picture]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        while task := list(islice(rest, TOGETHER)):
-            pending.append(pool.submit(_decoded, task, size))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+    for each in given:
+        yield from _single(each)
+
+
+def decoded(one: Single, size: int) -> Picture:
+    """A picture at `size` pixels by the rules of training data.
+
+    Raises DataError for an open image that can't be used.
+    """
+    if isinstance(one, np.ndarray):
+        one = Image.fromarray(one)
+    if isinstance(one, Image.Image):
+        return Picture("", decode.square(one, size))
+    try:
+        content = _content(one)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        return Picture(str(one), reason)
+    return Picture(str(one), decode.look(content, size).pixels)
 
 
 def _single(given: Given) -> Iterator[Single]:
@@ -88,23 +89,6 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises where it may not look)
-
-
-def _decoded(task: list[Single], size: int) -> list[Picture]:
-    return [_picture(one, size) for one in task]
-
-
-def _picture(one: Single, size: int) -> Picture:
-    if isinstance(one, np.ndarray):
-        one = Image.fromarray(one)
-    if isinstance(one, Image.Image):
-        return Picture("", decode.square(one, size))
-    try:
-        content = _content(one)
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        return Picture(str(one), reason)
-    return Picture(str(one), decode.look(content, size).pixels)
 
 
 def _content(path: Path) -> bytes:

@@ -1,16 +1,23 @@
 """What a trained network says of pictures, one after another, however many there are."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from onecycle.errors import DataError
-from onecycle.evaluation.predict import BATCH, BATCH_ON_ACCELERATOR
+from onecycle.machine import usable_cores
 from onecycle.use.classifier import Trained
-from onecycle.use.pictures import Given, Picture, decoded
+from onecycle.use.pictures import Given, Single, decoded, singles
+
+TOGETHER = 32  # pictures that a thread decodes and judges in one go
+MOST_DECODERS = 8  # threads beside an accelerator
 
 
 @dataclass(frozen=True)
@@ -56,27 +63,44 @@ class Prediction:
 def predictions(trained: Trained, given: Iterable[Given], top: int) -> Iterator[Prediction]:
     """A prediction of each picture in `given`, in order; memory is bounded.
 
-    Raises DataError if there is none, and as `decoded` does.
+    Threads decode and judge some pictures each, so that none waits for another. Raises DataError
+    if there is none or an open image can't be used, RecipeError for what is no picture.
     """
-    pictures = decoded(given, trained.image_size)
-    batch = BATCH.get(trained.machine.device, BATCH_ON_ACCELERATOR)
+    machine = trained.machine
+    threads = machine.threads if machine.device == "cpu" else min(MOST_DECODERS, usable_cores())
+    pictures = singles(given)
+    pending: deque[Future[list[Prediction]]] = deque()
     empty = True
-    while pieces := list(islice(pictures, batch)):
-        empty = False
-        yield from _predicted(trained, pieces, top)
+    try:
+        with ThreadPoolExecutor(threads, "predict", torch.set_num_threads, (1,)) as pool:
+            while some := list(islice(pictures, TOGETHER)):
+                empty = False
+                pending.append(pool.submit(_predicted, trained, some, top))
+                if len(pending) > 2 * threads:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+    finally:
+        torch.set_num_threads(machine.threads)  # the threads' own numbers reach into MKL's
     if empty:
         raise DataError("no images there: name image files, or folders that hold some")
 
 
-def _predicted(trained: Trained, pictures: list[Picture], top: int) -> Iterator[Prediction]:
+def _predicted(trained: Trained, pictures: list[Single], top: int) -> list[Prediction]:
     calibrated = trained.temperature is not None
-    usable = [one.pixels for one in pictures if not isinstance(one.pixels, str)]
+    each = [decoded(one, trained.image_size) for one in pictures]
+    usable = [one.pixels for one in each if not isinstance(one.pixels, str)]
     found = iter(trained.probabilities(np.stack(usable))) if usable else iter(())
-    for one in pictures:
-        if isinstance(one.pixels, str):
-            yield Prediction(one.name, (), calibrated, one.pixels)
-            continue
-        shares = next(found)
-        order = np.argsort(-shares, kind="stable")[:top]
-        likeliest = tuple((trained.classes[i], float(shares[i])) for i in order)
-        yield Prediction(one.name, likeliest, calibrated)
+    return [
+        Prediction(one.name, (), calibrated, one.pixels)
+        if isinstance(one.pixels, str)
+        else Prediction(one.name, _likeliest(trained.classes, next(found), top), calibrated)
+        for one in each
+    ]
+
+
+def _likeliest(
+    classes: tuple[str, ...], shares: NDArray[np.float32], top: int
+) -> tuple[tuple[str, float], ...]:
+    order = np.argsort(-shares, kind="stable")[:top]
+    return tuple((classes[i], float(shares[i])) for i in order)

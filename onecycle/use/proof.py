@@ -13,7 +13,7 @@ from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.fetch import Progress as Downloading
 from onecycle.datasets.noise import noise
 from onecycle.errors import OnecycleError
-from onecycle.evaluation.calibration import with_temperature
+from onecycle.evaluation.temperature import with_temperature
 from onecycle.run import record, reopen
 from onecycle.use.classifier import Trained
 from onecycle.use.formats import Predict
