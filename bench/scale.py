@@ -37,7 +37,6 @@ from onecycle.training import state as states
 from onecycle.training.loop import fit
 
 BATCH, CLASSES = 64, 10
-GHOST_BATCH = 16  # smaller than any recipe's, so that large images can be cut for the cache
 FEWEST_STEPS = 4  # that are timed, however large the images
 CHUNK = 10_000  # images written at once
 MB = 1e6
@@ -62,8 +61,8 @@ def opened(path: Path, count: int, size: int) -> Dataset:
 
 
 def recipe_of(width: int) -> Recipe:
-    """A narrow davidnet, so that what isn't the network's work weighs more."""
-    changes = [f"model.width={width}", f"batch_size={BATCH}", f"ghost_batch={GHOST_BATCH}"]
+    """A narrow davidnet, of which what is not the network weighs more; a batch is one group."""
+    changes = [f"model.width={width}", f"batch_size={BATCH}", f"ghost_batch={BATCH}"]
     return book.change(book.find("davidnet"), changes)
 
 

@@ -7,12 +7,14 @@ import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from onecycle import allocator
 from onecycle.errors import RecipeError
 from onecycle.ranks import local_world
 
@@ -22,6 +24,7 @@ PIECE_SIDE = 32
 PIECE_ON_ACCELERATOR = 1024
 FP16_LOSS_SCALE = 1024.0
 PROBE_SIZE = 1024  # side of the matrices whose product is timed
+ROUNDS = 12  # of which the best counts
 COPIED = 256 * 2**20  # bytes whose copying is timed: more than caches hold
 
 
@@ -79,10 +82,12 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
 
     `device` is auto, cpu, cuda or mps; `precision` is auto, bf16, fp16 or fp32; `threads` counts
     CPU threads (if None all usable cores, divided among the processes that torchrun started).
-    Sets torch's thread count. Raises RecipeError for a device or precision that is not there.
+    Sets torch's thread count, and lets threads share one heap. Raises RecipeError for a device or
+    precision that is not there.
     """
     if threads is not None and threads < 1:
         raise RecipeError(f"--threads {threads}: give at least 1")
+    allocator.one_heap()
     torch.set_num_threads(threads or max(1, usable_cores() // local_world()))
     device = _choose_device(device)
     if precision not in ("auto", *DTYPES):
@@ -122,29 +127,40 @@ def wait(device: str) -> None:
         torch.mps.synchronize()
 
 
-def matrix_rate(dtype: torch.dtype, device: str = "cpu", side: int = PROBE_SIZE) -> float:
-    """Floating-point operations a second of a product of square matrices, the best of five."""
-    a = torch.randn(side, side, device=device).to(dtype)
-    return 2 * side**3 / _best_seconds(device, lambda: torch.mm(a, a))
+def matrix_rates(
+    dtypes: Sequence[torch.dtype], device: str = "cpu", side: int = PROBE_SIZE
+) -> list[float]:
+    """Floating-point operations a second of a product of square matrices of each type, at best."""
+    squares = [torch.randn(side, side, device=device).to(dtype) for dtype in dtypes]
+    seconds = _best_seconds(device, [partial(torch.mm, square, square) for square in squares])
+    return [2 * side**3 / each for each in seconds]
 
 
 def bandwidth(device: str = "cpu") -> float:
-    """Bytes a second, read and written, while memory is copied, the best of five."""
+    """Bytes a second, read and written, while memory is copied, at best."""
     here = torch.ones(COPIED, dtype=torch.uint8, device=device)
     there = torch.empty_like(here)
-    return 2 * COPIED / _best_seconds(device, lambda: there.copy_(here))
+    (seconds,) = _best_seconds(device, [lambda: there.copy_(here)])
+    return 2 * COPIED / seconds
 
 
-def _best_seconds(device: str, work: Callable[[], object]) -> float:
-    """The least seconds that `work` takes on `device`, of five times after one that warms up."""
-    seconds = []
-    for _ in range(6):
-        wait(device)
-        start = time.perf_counter()
-        work()
-        wait(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+def _best_seconds(device: str, works: Sequence[Callable[[], object]]) -> list[float]:
+    """The least seconds that each of `works` takes on `device`, of ROUNDS after one to warm up.
+
+    They take turns, because whatever else the machine does for a moment must not slow one of them
+    alone: the comparison decides on a run's precision.
+    """
+    rounds = []
+    for _ in range(1 + ROUNDS):
+        seconds = []
+        for work in works:
+            wait(device)
+            start = time.perf_counter()
+            work()
+            wait(device)
+            seconds.append(time.perf_counter() - start)
+        rounds.append(seconds)
+    return [min(each) for each in zip(*rounds[1:], strict=True)]
 
 
 def _choose_device(device: str) -> str:
@@ -179,7 +195,8 @@ def _best_precision(device: str) -> tuple[str, str]:
     ]
     if not native:
         return "fp32", "the CPU has no native bf16"
-    gain = matrix_rate(torch.bfloat16) / matrix_rate(torch.float32)
+    fast, exact = matrix_rates((torch.bfloat16, torch.float32))
+    gain = fast / exact
     if gain > 1.5:
         return "bf16", f"{gain:.1f} times the fp32 matrix rate here ({native[0]})"
     return "fp32", f"bf16 is only {gain:.1f} times as fast here"

@@ -18,7 +18,9 @@ def known(machine, monkeypatch):
     """A machine of 1 TFLOP/s in fp32 and 4 in bf16, on which an image takes 10 ms to train on."""
     rates = {torch.float32: 1e12, torch.bfloat16: 4e12}
     monkeypatch.setattr(machines, "choose", lambda *_: machine)
-    monkeypatch.setattr(machines, "matrix_rate", lambda dtype, device, side: rates[dtype])
+    monkeypatch.setattr(
+        machines, "matrix_rates", lambda dtypes, device, side: [rates[each] for each in dtypes]
+    )
     monkeypatch.setattr(machines, "bandwidth", lambda device: 2e10)
     monkeypatch.setattr(estimate, "image_seconds", lambda *_: 0.01)
 
@@ -83,7 +85,10 @@ def test_a_recipe_that_is_not_there_is_named():
 
 
 def test_bandwidth_counts_what_is_read_and_written(monkeypatch):
-    monkeypatch.setattr(machines, "_best_seconds", lambda device, work: work() is None or 0.5)
+    def half_a_second(device, works):
+        return [0.5 for work in works if work() is not None]
+
+    monkeypatch.setattr(machines, "_best_seconds", half_a_second)
     monkeypatch.setattr(machines, "COPIED", 1000)
     assert machines.bandwidth() == 4000
-    assert machines.matrix_rate(torch.float32, side=10) == 4000
+    assert machines.matrix_rates([torch.float32], side=10) == [4000]

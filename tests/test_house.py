@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "onecycle"
-BASE = ["errors", "files", "ranks", "machine"]
+BASE = ["errors", "files", "ranks", "allocator", "machine"]
 WAY = ["recipe", "datasets", "model", "evaluation", "training", "run", "reporting", "use"]
 RIGHTMOST = ["progress", "api", "__init__", "cli", "__main__"]
 RANK = {name: rank for rank, name in enumerate([*BASE, *WAY, *RIGHTMOST])}

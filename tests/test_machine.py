@@ -19,7 +19,7 @@ def cpu(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
         rates = {torch.bfloat16: gain, torch.float32: 1.0}
-        monkeypatch.setattr(machines, "matrix_rate", lambda dtype: rates[dtype])
+        monkeypatch.setattr(machines, "matrix_rates", lambda dtypes: [rates[d] for d in dtypes])
 
     return pretend
 
@@ -53,8 +53,24 @@ def test_a_gpu_without_native_bf16_gets_fp16_and_a_loss_scale(
     assert (chosen.loss_scale != 1) == scaled
 
 
-def test_thematrix_rate_is_measured():
-    assert machines.matrix_rate(torch.float32) > 1e9
+def test_matrix_rates_are_measured():
+    assert all(rate > 1e9 for rate in machines.matrix_rates([torch.float32, torch.float32]))
+
+
+@pytest.mark.parametrize("quiet", [0, 5, 10])
+def test_a_moment_in_which_the_machine_is_busy_does_not_tell_types_apart(monkeypatch, quiet):
+    now = 0.0
+
+    def takes(seconds):
+        def work():
+            nonlocal now
+            busy = not quiet <= now < quiet + 9  # seconds, of about 39
+            now += seconds * (3 if busy else 1)
+
+        return work
+
+    monkeypatch.setattr(machines.time, "perf_counter", lambda: now)
+    assert machines._best_seconds("cpu", [takes(1.0), takes(2.0)]) == pytest.approx([1.0, 2.0])
 
 
 @pytest.mark.parametrize(("side", "images"), [(16, 256), (32, 64), (64, 16), (128, 4), (4096, 1)])

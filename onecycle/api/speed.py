@@ -100,10 +100,9 @@ def bench(
     show = progress.Show(quiet)
     show.note("timing matrix products and memory")
     side = SIDE.get(where.device, SIDE_ON_ACCELERATOR)
-    rates = {
-        name: machine.matrix_rate(machine.DTYPES[name], where.device, side)
-        for name in dict.fromkeys(("fp32", "bf16", where.precision))
-    }
+    names = list(dict.fromkeys(("fp32", "bf16", where.precision)))
+    dtypes = [machine.DTYPES[name] for name in names]
+    rates = dict(zip(names, machine.matrix_rates(dtypes, where.device, side), strict=True))
     bandwidth = machine.bandwidth(where.device)
     speeds, end = [], time.monotonic() + ALL_SECONDS
     for number, each in enumerate(chosen):

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from onecycle.allocator import keeping
 from onecycle.datasets.dataset import Split
 from onecycle.evaluation.views import VIEWS
 from onecycle.machine import Machine
@@ -34,12 +35,13 @@ def probabilities(
     mine = ranks.share(len(split))
     parts = []
     try:
-        for start in range(mine.start, mine.stop, batch):
-            stop = min(start + batch, mine.stop)
-            images = torch.from_numpy(split.images(start, stop)).to(machine.device)
-            with machine.autocast():
-                logits = [view.weight * model(view.of(images)).float() for view in VIEWS[tta]]
-            parts.append(torch.stack(logits).sum(0).softmax(1))
+        with keeping(machine.device):
+            for start in range(mine.start, mine.stop, batch):
+                stop = min(start + batch, mine.stop)
+                images = torch.from_numpy(split.images(start, stop)).to(machine.device)
+                with machine.autocast():
+                    logits = [view.weight * model(view.of(images)).float() for view in VIEWS[tta]]
+                parts.append(torch.stack(logits).sum(0).softmax(1))
     finally:
         model.train(training)
     result: NDArray[np.float32] = ranks.gather(torch.cat(parts), len(split)).cpu().numpy()

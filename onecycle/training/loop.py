@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from onecycle.allocator import keeping
 from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.feed import Feed
@@ -73,7 +74,7 @@ def fit(
         weights = class_weights(dataset).to(machine.device)
     dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
     epoch = -1
-    with Lanes(model, recipe, machine, ranks) as lanes:
+    with keeping(machine.device), Lanes(model, recipe, machine, ranks) as lanes:
         while state.step < table.total_steps:
             step = state.step % table.steps_per_epoch  # of the epoch
             if epoch != table.epoch(state.step):
