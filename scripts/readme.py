@@ -1,8 +1,9 @@
-"""Fill README.md's tables from what is published, and draw accuracy against seconds.
+"""Fill the tables of README.md and docs/ from what is published, and draw accuracy against seconds.
 
 The recipes' table is made from the summaries in results/ (`onecycle results RUN --publish
 results`), that of the time to an accuracy, and its picture, from results/to_accuracy/: one file for
-ours and one for each peer, all of the same machine.
+ours and one for each peer, all of the same machine. The table of own pictures is made from
+results/own/, where NAME-lr-auto.json stands beside NAME.json.
 
 usage: python scripts/readme.py
 """
@@ -19,7 +20,7 @@ from onecycle.reporting import plots, tables
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "to-accuracy.png"
-BEGIN, END = "<!-- to accuracy: begin -->", "<!-- to accuracy: end -->"
+OWN = ROOT / "docs" / "own-pictures.md"
 
 
 def published() -> list[dict[str, Any]]:
@@ -75,18 +76,49 @@ def picture(found: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def own() -> str:
+    """The table of results/own/: each set at the recipe's rate, and its accuracy at a found one."""
+    lines = [
+        "| pictures | for training | epochs | test % | with `--lr auto` | train % | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "results" / "own").glob("*.json")):
+        if path.stem.endswith("-lr-auto"):
+            continue
+        run = files.read_json(path)
+        auto = files.read_json(path.with_stem(f"{path.stem}-lr-auto"))
+        cells = [
+            path.stem,
+            f"{run['train_images']:,}",
+            f"{run['epochs']:.0f}",
+            f"{100 * run['test_accuracy']:.2f}",
+            f"{100 * auto['test_accuracy']:.2f}",
+            f"{100 * run['train_accuracy']:.2f}",
+            f"{run['seconds']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def between(page: str, name: str, table: str) -> str:
+    """`page` with `table` between the comments that say where `name` begins and ends."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
 def filled(page: str) -> str:
     """`page`, the README, with both tables as they are now."""
     reported = files.read_json(ROOT / "docs" / "reported.json")
     page = tables.fill(page, published(), reported)
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{to_accuracy(contenders())}\n{END}{after}"
+    return between(page, "to accuracy", to_accuracy(contenders()))
 
 
 def main() -> None:
     """Write the tables and the picture."""
     files.write_bytes(README, filled(README.read_text()).encode())
+    files.write_bytes(OWN, between(OWN.read_text(), "own", own()).encode())
     plots.save(picture(contenders()), PICTURE)
 
 

@@ -27,6 +27,13 @@ def test_the_readme_tables_are_those_that_the_results_give(script):
     assert script.filled(text) == text, "run: python scripts/readme.py"
 
 
+def test_the_table_of_own_pictures_is_what_the_results_give(script):
+    text = script.OWN.read_text()
+    table = script.own()
+    assert table in text and script.between(text, "own", table) == text
+    assert len(table.splitlines()) == 2 + 3
+
+
 def test_who_is_compared_by_time_ran_on_one_machine(script):
     found = script.contenders()
     assert len({(each["hardware"], each["precision"], each["threads"]) for each in found}) == 1

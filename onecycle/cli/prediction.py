@@ -51,7 +51,7 @@ def predict(
     device:
         auto, cpu, cuda or mps.
     threads:
-        CPU threads of the network; all cores by default.
+        CPU threads; all cores by default.
     quiet:
         Show the result only.
     csv_:
