@@ -2,7 +2,7 @@
 
 What a step frees, glibc gives back to the system where it is large, and the system clears it page
 by page when the next step asks for as much: a sixth of the time of a network that computes a whole
-batch at once, a quarter of that of `folder` at 128 pixels (bench/LOG.md, section 8).
+batch at once, a fifth of that of `folder` at 128 pixels (bench/LOG.md, section 8).
 """
 
 import ctypes
