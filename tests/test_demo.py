@@ -45,6 +45,11 @@ def bomb():
     return bytes(whole)
 
 
+def deaf():
+    """Ignore SIGINT, as a script's background job does, until the program says otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.fixture(scope="module")
 def served(judged, tmp_path_factory):
     """The page of a run, served by the command line: its process and its port."""
@@ -52,12 +57,17 @@ def served(judged, tmp_path_factory):
     command = [sys.executable, "-m", "onecycle", "demo", str(judged.path), "--json"]
     with (
         open(home / "said", "w") as said,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, cwd=home) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, cwd=home, preexec_fn=deaf
+        ) as process,
     ):
-        url = json.loads(process.stdout.readline())["url"]
-        yield process, int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", url)[1])
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            yield process, int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/", url)[1])
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     said = (home / "said").read_text()
     assert said.count("\n") == 1 and "for this machine alone" in said, said
 

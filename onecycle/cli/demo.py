@@ -36,8 +36,8 @@ def demo(
     json_:
         Print the address as one JSON object.
     """
-
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job ignores it
     page = onecycle.demo(run, port=port, device=device, threads=threads, quiet=quiet)
     print(json.dumps({"url": page.url}) if json_ else f"open            {page.url}", flush=True)
     try:
