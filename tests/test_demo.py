@@ -45,6 +45,15 @@ def bomb():
     return bytes(whole)
 
 
+@pytest.fixture(autouse=True)
+def signals():
+    """What the command does on signals ends with the test, or SIGTERM would not end the tests."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def deaf():
     """Ignore SIGINT, as a script's background job does, until the program says otherwise."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
