@@ -100,25 +100,17 @@ def own() -> str:
     return "\n".join(lines)
 
 
-def between(page: str, name: str, table: str) -> str:
-    """`page` with `table` between the comments that say where `name` begins and ends."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = page.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{table}\n{end}{after}"
-
-
 def filled(page: str) -> str:
     """`page`, the README, with both tables as they are now."""
     reported = files.read_json(ROOT / "docs" / "reported.json")
-    page = tables.fill(page, published(), reported)
-    return between(page, "to accuracy", to_accuracy(contenders()))
+    page = tables.fill(page, "results", tables.markdown(published(), reported))
+    return tables.fill(page, "to accuracy", to_accuracy(contenders()))
 
 
 def main() -> None:
     """Write the tables and the picture."""
     files.write_bytes(README, filled(README.read_text()).encode())
-    files.write_bytes(OWN, between(OWN.read_text(), "own", own()).encode())
+    files.write_bytes(OWN, tables.fill(OWN.read_text(), "own", own()).encode())
     plots.save(picture(contenders()), PICTURE)
 
 

@@ -30,7 +30,7 @@ def test_the_readme_tables_are_those_that_the_results_give(script):
 def test_the_table_of_own_pictures_is_what_the_results_give(script):
     text = script.OWN.read_text()
     table = script.own()
-    assert table in text and script.between(text, "own", table) == text
+    assert table in text and tables.fill(text, "own", table) == text
     assert len(table.splitlines()) == 2 + 3
 
 
@@ -58,8 +58,9 @@ def test_times_are_shares_of_the_slowest_ones(script):
 
 
 def test_a_table_that_was_edited_would_be_noticed():
-    text = f"a\n{tables.BEGIN}\n| 99 % |\n{tables.END}\nb"
-    filled = tables.fill(text, [files.read_json(path) for path in RESULTS], REPORTED)
+    text = "a\n<!-- results: begin -->\n| 99 % |\n<!-- results: end -->\nb"
+    table = tables.markdown([files.read_json(path) for path in RESULTS], REPORTED)
+    filled = tables.fill(text, "results", table)
     assert filled != text and filled.startswith("a\n") and filled.endswith("\nb")
 
 

@@ -8,7 +8,6 @@ from onecycle import files
 from onecycle.evaluation.compare import Spread, spread
 from onecycle.run.record import ENVIRONMENT, SUMMARY
 
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 SAME = ("data", "recipe", "recipe_digest", "data_digest", "hardware", "precision", "threads")
 
 
@@ -87,8 +86,9 @@ def _said(recipe: str, reported: dict[str, dict[str, str]]) -> str:
     return f"{said['test']} / {said['train']}" if said else "-"
 
 
-def fill(page: str, results: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> str:
-    """`page` with what stands between the two markers replaced by the table of `results`."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{markdown(results, reported)}\n{END}{after}"
+def fill(page: str, name: str, table: str) -> str:
+    """`page` with `table` between the comments that say where `name` begins and ends."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"
