@@ -219,6 +219,26 @@ def test_decodes_once(
     assert len(decoded) == 2 * len(tree)
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_packed_link_to_a_picture_is_refused(tmp_path: Path, tree: Tree, kind: bytes) -> None:
+    link = tarfile.TarInfo("train/cat/again.png")
+    link.type, link.linkname = kind, str(tmp_path / "secret.png")
+    path = write_tar(tmp_path / "pets.tar", tree, (link,))
+    before = everything_below(tmp_path)
+    said = refused(path)
+    assert everything_below(tmp_path) == before
+    assert "'train/cat/again.png' is a link, not a picture: pack the files themselves" in said
+
+
+def test_a_link_to_a_picture_in_a_zip_is_refused(tmp_path: Path, tree: Tree) -> None:
+    path = write_zip(tmp_path / "pets.zip", tree)
+    link = zipfile.ZipInfo("train/cat/again.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "0.png")
+    assert "'train/cat/again.png' is a link, not a picture" in refused(path)
+
+
 @pytest.mark.parametrize("file", ["train.u8", "test.u8", "train.npy", "names.json", "meta.json"])
 @pytest.mark.parametrize("damage", ["missing", "short", "empty", "garbage"])
 def test_damaged_entry_is_rebuilt(
@@ -458,7 +478,8 @@ def test_bombs_do_not_fill_memory(
 
 def test_the_same_name_twice(tmp_path: Path, tree: Tree) -> None:
     twice = tree | {"again/train/cat/0.png": encoded()}
-    assert "train/cat/0.png is there twice" in refused(write_tar(tmp_path / "pets.tar", twice))
+    said = refused(write_tar(tmp_path / "pets.tar", twice))
+    assert "'train/cat/0.png' and 'again/train/cat/0.png' both count as train/cat/0.png" in said
 
 
 def test_names_that_break_lines(tmp_path: Path, tree: Tree) -> None:
@@ -516,16 +537,16 @@ def test_paths_that_lead_outside(
 def test_members_that_are_no_files_are_skipped(tmp_path: Path, tree: Tree) -> None:
     (tmp_path / "secret.png").write_bytes(encoded(seed=77))
     extra = []
-    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
-    for i, kind in enumerate(kinds):
-        info = tarfile.TarInfo(f"train/cat/x{i}.png")
+    links, others = (tarfile.SYMTYPE, tarfile.LNKTYPE), (tarfile.CHRTYPE, tarfile.BLKTYPE)
+    for kind in (*links, *others, tarfile.FIFOTYPE):
+        info = tarfile.TarInfo("train/cat/x.txt" if kind in links else "train/cat/x.png")
         info.type, info.linkname = kind, str(tmp_path / "secret.png")
         extra.append(info)
     reference = load(write_folder(tmp_path / "pets", tree))
     path = write_tar(tmp_path / "pets.tar", tree, tuple(extra))
     before = everything_below(tmp_path)
     assert same(load(path), reference)
-    link = zipfile.ZipInfo("train/cat/x.png")
+    link = zipfile.ZipInfo("train/cat/x.txt")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     zipped = write_zip(tmp_path / "pets.zip", tree)
     with zipfile.ZipFile(zipped, "a") as archive:

@@ -158,6 +158,7 @@ def test_16_bit_grey_of_other_formats():
     assert np.array_equal(pixels(encoded(image, transparency=300), 256)[..., 2], clear)
     pgm = b"P5 256 256 65535\n" + values.astype(">u2").tobytes()
     assert np.array_equal(pixels(pgm, 256)[..., 2], expected)
+    assert np.array_equal(decode.square(Image.open(io.BytesIO(pgm)), 256)[..., 2], expected)
 
 
 def test_of_16_bit_colour_the_high_byte_is_taken():

@@ -112,6 +112,34 @@ def test_a_validation_part_alone_is_the_test_part(tmp_path):
     assert data.notes == ("no test part: the val part is the test part",)
 
 
+@pytest.mark.parametrize(("train", "test"), [("Train", "TEST"), ("training", "testing")])
+def test_parts_are_known_however_they_are_written(tmp_path, train, test):
+    names = [f"photos/{train}/{file}" for file in flat(4)] + [f"photos/{test}/{f}" for f in flat(2)]
+    data = load(write(tmp_path / "pets", names))
+    assert (len(data.train), len(data.test), data.drawn) == (12, 6, False)
+
+
+def test_pictures_outside_of_the_parts_are_counted(tmp_path):
+    names = [f"{part}/{file}" for part in ("train", "test") for file in flat(2)]
+    data = load(write(tmp_path / "pets", [*names, "logo.png", "docs/a/b.png"]))
+    (note,) = data.notes
+    assert note.startswith("pictures left out, because they lie in no class of a part: ")
+    assert note.endswith(" and 1 more") and len(data.train) == 6
+
+
+def test_pictures_deeper_than_a_class_are_refused(tmp_path):
+    names = [f"{part}/{file}" for part in ("train", "test") for file in flat(2)]
+    path = write(tmp_path / "pets", [*names, "train/cat/indoor/1.png"])
+    assert "'train/cat/indoor/1.png' lies deeper than the pictures of a class" in refused(path)
+
+
+@pytest.mark.parametrize("parts", [("a/train", "b/train"), ("a", "b")])
+def test_two_pictures_of_one_name_are_both_named(tmp_path, parts):
+    path = write(tmp_path / "pets", [f"{part}/cat/0.png" for part in parts])
+    said = refused(path)
+    assert f"'{parts[0]}/cat/0.png' and '{parts[1]}/cat/0.png' both count as" in said
+
+
 @pytest.mark.parametrize("container", ["pets", "pets.zip"])
 def test_a_training_part_alone_gets_a_test_part_drawn(tmp_path, container):
     names = [f"train/{file}" for file in flat(10)]
@@ -163,6 +191,14 @@ def test_pictures_without_any_class_are_refused(tmp_path):
     assert "no images found in a class's folder" in refused(write(tmp_path / "pets", ["1.png"]))
     (tmp_path / "empty").mkdir()
     assert "no images found" in refused(tmp_path / "empty")
+
+
+def test_classes_that_are_all_links_are_named(tmp_path):
+    write(tmp_path / "away", flat(2))
+    (tmp_path / "pets").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).symlink_to(tmp_path / "away" / name)
+    assert "is a link to a folder: put the folder there" in refused(tmp_path / "pets")
 
 
 def test_a_linked_class_is_named(tmp_path):
@@ -230,7 +266,10 @@ WRONG = [
     ("path,label\nloop.png,a\n", "row 2: 'loop.png': Too many levels"),
     ("path,label\ncat/\0.png,a\n", "row"),
     ("path,label\ncat/000.png,a\u2028b\n", "row 2: 'cat/000.png': unprintable"),
-    ("path,label,split\ncat/000.png,a,trian\n", "the split is 'trian', none of train, test"),
+    (
+        "path,label,split\ncat/000.png,a,trian\n",
+        "the split is 'trian', none of train, training",
+    ),
     ("path,label,split\ncat/000.png,a,\n", "the split is ''"),
     ("path,label,split\ncat/000.png,a,test\n", "no train/<class>/ images found"),
     ("path,label\ncat/000.png,a\ncat/001.png,a\n", "only one class (a)"),

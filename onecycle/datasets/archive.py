@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onecycle.datasets.layout import is_image
 from onecycle.errors import DataError, DiskError, OnecycleError, one_line
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -49,6 +50,8 @@ def _tar_entries(path: Path, watch: Watch | None) -> Generator[Entry]:
                 if info.issparse():
                     raise tarfile.ReadError(f"sparse member {info.name!a}")
                 stream.allowance = info.size + HEADER_LIMIT
+                if info.islnk() or info.issym():
+                    _refuse_image(path, info.name)
                 if info.isreg():
                     yield info.name, info.size, partial(_read_tar_member, archive, info)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
@@ -66,8 +69,19 @@ def _zip_entries(path: Path, watch: Watch | None) -> Generator[Entry]:
                 watch(block)
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer kept no file modes
+            if kind == stat.S_IFLNK:
+                _refuse_image(path, info.filename)
             if not info.is_dir() and kind in (0, stat.S_IFREG):
                 yield info.filename, info.file_size, partial(_read_zip_member, archive, info)
+
+
+def _refuse_image(path: Path, link: str) -> None:
+    """DataError if `link` is named like an image: to pass over it could lose a class."""
+    if is_image(link):
+        raise DataError(
+            f"{path}: {link!a} is a link, not a picture: pack the files themselves "
+            "(tar --dereference --hard-dereference; zip without --symlinks)"
+        )
 
 
 def _read_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

@@ -33,7 +33,7 @@ from onecycle.files import (
     write_json,
 )
 
-FORMAT = 4  # part of every key: raise it when entries or decoding change
+FORMAT = 5  # part of every key: raise it when entries or decoding change
 BUILDING = ".building-"  # how the names of temporary folders begin
 ABANDONED = 24 * 3600  # seconds after which a temporary folder has no builder any more
 

@@ -22,7 +22,7 @@ from onecycle.datasets.cifar_form import (
     batch,
     class_names,
 )
-from onecycle.datasets.layout import PARTS, is_image
+from onecycle.datasets.layout import is_image, part_of
 from onecycle.datasets.source import Contents, File, Image, Reader
 from onecycle.errors import DataError, few, one_line
 from onecycle.files import disk_errors, sha256_bytes
@@ -58,7 +58,7 @@ def find_packed(path: Path) -> tuple[Form, str] | None:
         for entry, _, _ in listing:
             folder, name = _place(entry)
             images += is_image(name)
-            if images > ENOUGH or (images and PARTS.keys() & folder.split("/")[-2:]):
+            if images > ENOUGH or (images and any(map(part_of, folder.split("/")[-2:]))):
                 return None  # these are pictures
             for form in FORMS:
                 if name in form.files():

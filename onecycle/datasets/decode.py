@@ -80,7 +80,9 @@ def square(image: Image.Image, size: int) -> Pixels:
     Raises DataError if it can't be used.
     """
     try:
-        return _pixels(_usable(image).copy(), size)
+        ours = _usable(image).copy()
+        ours.format = image.format  # a copy has none, and what 16-bit grey means depends on it
+        return _pixels(ours, size)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise DataError(f"an image that can't be used: {_reason(error)}") from error
 

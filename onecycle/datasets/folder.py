@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onecycle.datasets import table
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
-from onecycle.datasets.layout import LAYOUT, PARTS, Layout, by_path, is_hidden, is_image
+from onecycle.datasets.layout import LAYOUT, Layout, by_path, is_hidden, is_image, part_of
 from onecycle.datasets.source import File
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
@@ -110,10 +110,10 @@ def _walked(path: Path) -> tuple[Layout, dict[str, File]]:
     root = os.path.realpath(path)
     linked: list[str] = []
     images = {e.path[len(root.rstrip("/")) + 1 :]: e for e in _walk(root, linked)}
-    layout = by_path(path, images)
+    layout = by_path(path, images) if images or not linked else Layout({})
     flat = all(place.name.count("/") == 1 for place in layout.places.values())
     for link in (os.path.relpath(folder, root) for folder in linked):
-        if flat or PARTS.keys() & link.split("/")[-2:]:
+        if flat or any(map(part_of, link.split("/")[-2:])):
             raise DataError(f"{path}: {link} is a link to a folder: put the folder there")
     found: dict[str, File] = {}
     for relative, place in layout.places.items():

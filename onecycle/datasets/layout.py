@@ -1,10 +1,10 @@
 """What a picture's path says: its part, its class and its name; and the test part that is drawn.
 
-If pictures lie in `train/<class>/`, the last three parts of a path are the part (`train`, `test`,
-or `val`, also written `valid` or `validation`), the class and the file name: `train/cat/1.jpg`, or
-`photos/train/cat/1.jpg`. Other pictures are left out. Without such folders the last two parts are
-class and file name, `cat/1.jpg`, and all pictures have to lie equally deep. Hidden files, and files
-that are no images by their suffix, are left out.
+If pictures lie in `train/<class>/`, the last three parts of a path are the part (`train`, `test`
+or `val`, or another of PARTS, small or capital), the class and the file name: `train/cat/1.jpg`, or
+`photos/train/cat/1.jpg`. Other pictures are left out, and counted; those deeper inside are refused.
+Without such folders the last two parts are class and file name, `cat/1.jpg`, and all pictures have
+to lie equally deep. Hidden files, and files that are no images by their suffix, are left out.
 
 Where there is no test part, `val` is it. Where there is neither, a fifth of each class is drawn:
 the pictures of which the SHA-256 of seed and name is lowest, so that one that is added later
@@ -20,7 +20,11 @@ from pathlib import Path
 from onecycle.errors import DataError, few
 from onecycle.files import sha256_bytes
 
-PARTS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation"), "val")
+PARTS = {  # what folders are called, and tables may say
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+}
 TEST_FRACTION = 0.2  # of each class, rounded; drawn where pictures come without a test part
 SPLIT_SEED = 0
 IMAGE_SUFFIXES = (
@@ -63,14 +67,24 @@ def by_path(source: Path, entries: Iterable[str]) -> Layout:
     Raises DataError for hostile paths, and for pictures that can't be trained and tested on.
     """
     shown = {entry: parts for entry in entries if (parts := _parts(source, entry))}
-    split = {e: p for e, p in shown.items() if len(p) > 2 and p[-3] in PARTS}
+    split = {e: (part, p) for e, p in shown.items() if len(p) > 2 and (part := part_of(p[-3]))}
     if split:
-        places = {e: Place(PARTS[p[-3]], p[-2], "/".join(p[-3:])) for e, p in split.items()}
+        _check_inside(source, {e: p for e, p in shown.items() if e not in split})
+        places = {e: Place(part, p[-2], "/".join(p[-3:])) for e, (part, p) in split.items()}
     else:
         _check_depth(source, shown)
         places = {e: Place("train", p[-2], "/".join(p[-2:])) for e, p in shown.items()}
     _check_names(source, places)
-    return complete(source, places)
+    found = complete(source, places)
+    if left := [entry for entry in shown if entry not in places]:
+        note = f"pictures left out, because they lie in no class of a part: {few(left, 1)}"
+        found = replace(found, notes=(*found.notes, note))
+    return found
+
+
+def part_of(name: str) -> str | None:
+    """The part (train, val or test) that `name` stands for; None if it is none of PARTS."""
+    return PARTS.get(name.lower())
 
 
 def complete(source: Path, places: Mapping[str, Place]) -> Layout:
@@ -146,9 +160,25 @@ def _check_depth(source: Path, shown: Mapping[str, list[str]]) -> None:
             )
 
 
+def _check_inside(source: Path, others: Mapping[str, list[str]]) -> None:
+    """DataError if one of `others`, which are in no class of a part, lies deep inside of a part."""
+    for entry, parts in others.items():
+        if any(map(part_of, parts[:-3])):
+            raise DataError(
+                f"{source}: {entry!a} lies deeper than the pictures of a class, so that its class "
+                "can't be told: move or remove it"
+            )
+
+
 def _check_names(source: Path, places: Mapping[str, Place]) -> None:
-    for entry in places:
+    """DataError for a path that can't be printed, and for two pictures of one name."""
+    first: dict[str, str] = {}
+    for entry, place in places.items():
         if UNPRINTABLE.search(entry):
             raise DataError(
                 f"{source}: {entry!a} has unprintable characters in its name: rename it"
+            )
+        if (other := first.setdefault(place.name, entry)) != entry:
+            raise DataError(
+                f"{source}: {other!a} and {entry!a} both count as {place.name}: rename one"
             )

@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from onecycle.datasets.layout import PARTS, UNPRINTABLE, Layout, Place, complete, is_image
+from onecycle.datasets.layout import (
+    PARTS,
+    UNPRINTABLE,
+    Layout,
+    Place,
+    complete,
+    is_image,
+    part_of,
+)
 from onecycle.datasets.source import File
 from onecycle.errors import DataError, did_you_mean, one_line
 from onecycle.files import disk_errors
@@ -92,11 +100,12 @@ def _place(path: str, label: str, split: str = "train") -> Place:
         raise ValueError("the label is empty")
     if UNPRINTABLE.search(path + label):
         raise ValueError("unprintable characters in its path or label")
-    if split not in PARTS:
+    part = part_of(split)
+    if part is None:
         raise ValueError(
             f"the split is {split!a}, none of {', '.join(PARTS)}{did_you_mean(split, PARTS)}"
         )
-    return Place(PARTS[split], label.strip(), "/".join(parts))
+    return Place(part, label.strip(), "/".join(parts))
 
 
 def _file(root: str, path: str, name: str) -> File:
