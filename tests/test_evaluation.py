@@ -163,10 +163,18 @@ def test_the_temperature_that_logits_were_divided_by_is_found_again():
         assert nearby > metrics.loss(cooled, labels)
 
 
-def test_where_every_image_is_right_no_temperature_is_best():
-    p, _, _ = predictions()
+@pytest.mark.parametrize("sharpness", [0, 5, 50, 200])
+def test_where_every_image_is_right_no_temperature_is_best(sharpness):
+    p, _, _ = predictions(sharpness=sharpness)
     found = judge(p, p.argmax(1), tuple("abcdefg"), (p, p.argmax(1)))["calibration"]
     assert found["temperature"] is None and "no finite" in found["temperature_note"]
+
+
+def test_a_certain_mistake_costs_as_much_in_the_mean_as_alone():
+    p = np.array([[1 - 1e-7, 1e-30], [0.5, 0.5]], dtype=np.float32)
+    each = metrics.losses(p, np.array([1, 0]))
+    assert each[0] == pytest.approx(30 * math.log(10), rel=1e-5)
+    assert metrics.loss(p, np.array([1, 0])) == pytest.approx(each.mean())
 
 
 def test_the_figures_are_a_pure_function():

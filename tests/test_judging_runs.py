@@ -142,12 +142,26 @@ def test_the_runs_own_data_is_known_again_wherever_it_lies(run, judged, tmp_path
     [
         ({"classes": ("cat", "$dog$ & co", "lion")}, "without naïve; with lion, unknown"),
         ({"classes": ("cat", "naïve")}, "without \\$dog\\$ & co"),
-        ({"size": 24}, "images of 24 pixels, but .* was trained on 16"),
     ],
 )
 def test_data_that_does_not_fit_is_refused_and_the_difference_named(run, coloured, changes, said):
     with pytest.raises(DataError, match=said):
         evaluate(run, coloured(train=2, test=1, **changes))
+
+
+def test_pictures_of_another_size_are_brought_to_the_runs(run, coloured):
+    found = evaluate(run, coloured(train=2, test=5, size=24)).figures
+    assert found["images"] == 15
+
+
+def test_a_validation_part_of_the_datas_own_calibrates(coloured, tmp_path):
+    data = shutil.copytree(coloured(), tmp_path / "pets")
+    shutil.copytree(data / "test", data / "val")
+    settings = ["model.width=4", "batch_size=24"]
+    options = {"epochs": 1, "settings": settings, "threads": 1, "precision": "fp32"}
+    made = onecycle.train("digits", data, quiet=True, **options)
+    note = evaluate(made).figures["calibration"]["temperature_note"]
+    assert note.startswith("fitted on 30 validation images")
 
 
 def test_classes_in_another_order_are_refused(run, coloured):

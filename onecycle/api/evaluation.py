@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from onecycle import files, machine, progress
 from onecycle.datasets.dataset import Dataset, Split
+from onecycle.datasets.load import kind
 from onecycle.datasets.load import load as load_data
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.evaluation.judge import judge
@@ -103,7 +104,7 @@ def assess(
     where = machine.choose(device, "fp32", threads)
     predictions = _Predictions(folder, tta, where, show)
     summary = files.read_json(folder / record.SUMMARY)
-    other = None if data is None else load_data(data, show.decoded, show.downloaded)
+    other = None if data is None else _other(folder, data, show)
     if other is None or other.digest == summary["data_digest"]:
         name, digest, place = summary["data"], summary["data_digest"], "test"
         judged = predictions.own("test")
@@ -111,7 +112,7 @@ def assess(
         name, digest, place = other.name, other.digest, f"data-{other.digest[:16]}"
         judged = predictions.other(other, place)
     validation = None
-    if files.read_json(folder / record.ENVIRONMENT)["val_fraction"]:
+    if record.has_predictions(folder, "val"):
         validation = predictions.own("val")
     figures = {
         "data": name,
@@ -122,6 +123,12 @@ def assess(
         **judge(*judged, tuple(files.read_json(folder / record.CLASSES)), validation),
     }
     return Evaluation(predictions.place(place), figures)
+
+
+def _other(folder: Path, data: str | Path, show: progress.Show) -> Dataset:
+    """The data set `data`, its pictures brought to the size that the run in `folder` takes."""
+    size = reopen.images(folder).image_size if kind(data) == "pictures" else None
+    return load_data(data, show.decoded, show.downloaded, image_size=size)
 
 
 @dataclass(frozen=True)

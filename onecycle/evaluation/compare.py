@@ -50,11 +50,13 @@ def spread(values: list[float]) -> Spread:
     return Spread(len(values), mean, std, mean - half, mean + half)
 
 
-def over_seeds(first: list[float], second: list[float]) -> Difference:
-    """Welch's test of two groups of independent runs, at least two runs each."""
-    if np.ptp(first) == 0 and np.ptp(second) == 0:  # no variance to measure a difference by
-        gap = float(np.mean(first) - np.mean(second))
-        return Difference(gap, gap, gap, float(gap == 0), "Welch")
+def over_seeds(first: list[float], second: list[float]) -> Difference | None:
+    """Welch's test of two groups of independent runs, at least two runs each.
+
+    None if neither group has any spread, which is what a difference is measured by.
+    """
+    if np.ptp(first) == 0 and np.ptp(second) == 0:
+        return None
     found = stats.ttest_ind(first, second, equal_var=False)
     interval = found.confidence_interval(CONFIDENCE)
     gap = float(np.mean(first) - np.mean(second))
@@ -64,12 +66,15 @@ def over_seeds(first: list[float], second: list[float]) -> Difference:
 def over_images(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Difference:
     """McNemar's exact test of two models on the same images, from which images each got right.
 
-    The interval is that of the mean difference an image (paired, normal approximation).
+    The interval is the exact one that goes with it (Clopper and Pearson's, of the share of the
+    first among the images that one alone got right). Where there is none, it holds the differences
+    that so many images alike don't rule out.
     """
-    gain, loss = int((first & ~second).sum()), int((second & ~first).sum())
-    gap = (gain - loss) / len(first)
-    p = float(stats.binomtest(gain, gain + loss).pvalue) if gain + loss else 1.0
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(
-        max((gain + loss) / len(first) - gap**2, 0) / len(first)
-    )
-    return Difference(gap, gap - half, gap + half, p, "McNemar")
+    images, gain, loss = len(first), int((first & ~second).sum()), int((second & ~first).sum())
+    if not gain + loss:
+        most = float(stats.binomtest(0, images).proportion_ci(CONFIDENCE).high)
+        return Difference(0.0, -most, most, 1.0, "McNemar")
+    found, apart = stats.binomtest(gain, gain + loss), (gain + loss) / images
+    share = found.proportion_ci(CONFIDENCE)
+    low, high = ((2 * float(end) - 1) * apart for end in (share.low, share.high))
+    return Difference((gain - loss) / images, low, high, float(found.pvalue), "McNemar")

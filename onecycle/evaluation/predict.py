@@ -26,9 +26,11 @@ def probabilities(
     """Probabilities (N, classes) fp32 of the split's images, in eval mode.
 
     `tta` names the views of each image whose logits are averaged: none (the image as it is), flip
-    or crop. Several processes predict a share each, and all get the whole. The model's training
-    mode is left as it was found.
+    or crop. Several processes predict a share each (all of it, if it has fewer images), and all get
+    the whole. The model's training mode is left as it was found.
     """
+    if len(split) < ranks.world:
+        ranks = ALONE
     training = model.training
     model.eval()
     batch = BATCH.get(machine.device, BATCH_ON_ACCELERATOR)

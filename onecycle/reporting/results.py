@@ -109,7 +109,8 @@ def _difference(first: Candidate, second: Candidate) -> Difference | str:
     if first.rows[0]["data_digest"] != second.rows[0]["data_digest"]:
         return "trained and tested on different data"
     if len(first.rows) > 1 and len(second.rows) > 1:
-        return over_seeds(*([row["test_accuracy"] for row in c.rows] for c in (first, second)))
+        found = over_seeds(*([row["test_accuracy"] for row in c.rows] for c in (first, second)))
+        return found or "the seeds of each all have one accuracy, so there is no spread to judge by"
     if len(first.rows) > 1 or len(second.rows) > 1:
         return "one run against several: give both several seeds"
     return over_images(_right(_folder(first)), _right(_folder(second)))

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onecycle import files
 from onecycle.machine import Machine
 from onecycle.run import record, reopen
 
@@ -66,7 +65,7 @@ def trained(run: str | PathLike[str], machine: Machine) -> Trained:
 
 def _calibration(folder: Path) -> tuple[float | None, str]:
     """The temperature fitted on the run's validation part, and where it is from or why not."""
-    if not files.read_json(folder / record.ENVIRONMENT)["val_fraction"]:
+    if not record.has_predictions(folder, "val"):
         return None, "not calibrated: the run has no validation part to fit a temperature on"
     from onecycle.evaluation.temperature import fit_temperature  # needs scipy, which loads slowly
 
