@@ -90,7 +90,7 @@ def part_of(data: Dataset, fraction: float) -> Dataset:
     held = data.hold_out(VAL_FRACTION, seed=0)
     if fraction == 1:
         return held
-    return replace(held.hold_out(1 - fraction, seed=0), val=held.val)
+    return replace(replace(held, val=None).hold_out(1 - fraction, seed=0), val=held.val)
 
 
 def run(trial: Trial, settings: Settings, data: Dataset, where: machine.Machine) -> dict[str, Any]:
@@ -149,10 +149,10 @@ def difference(results: list[dict[str, Any]], optimizer: str) -> str:
     if len(pairs) > 1:
         error = np.std(pairs, ddof=1) / math.sqrt(len(pairs))
         half = float(stats.t.ppf(0.975, len(pairs) - 1) * error)
-    peaks = [r["found"]["lr_max"] for r in mine if r["peak"] is None]
+    peaks = [r["found"]["lr_max"] or "-" for r in mine if r["peak"] is None]
     mean, picked = np.mean(list(found.values())), np.mean([whole[best][s] for s in found])
     return (
-        f"| {optimizer} | {best:g} | {100 * picked:.2f} | {', '.join(f'{p:g}' for p in peaks)} "
+        f"| {optimizer} | {best:g} | {100 * picked:.2f} | {', '.join(map(str, peaks))} "
         f"| {100 * mean:.2f} | {np.mean(pairs):+.2f} ± {half:.2f} |"
     )
 

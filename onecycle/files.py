@@ -154,6 +154,11 @@ class FolderLock:
             raise OnecycleError(
                 f"{folder} is being written by {holder}: wait for it, or choose another --out"
             ) from None
+        except OSError as error:  # some network file systems have no locks
+            self._file.close()
+            raise DiskError(
+                f"{folder} can't be locked ({error.strerror}): choose an --out on a local disk"
+            ) from error
         with disk_errors(path, "write"):
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -23,6 +23,7 @@ PIECE_ON_CPU = 64  # images of PIECE_SIDE pixels computed at once so that activa
 PIECE_SIDE = 32
 PIECE_ON_ACCELERATOR = 1024
 FP16_LOSS_SCALE = 1024.0
+MOST_THREADS = 1024  # more than any machine's cores would only wait for each other
 PROBE_SIZE = 1024  # side of the matrices whose product is timed
 ROUNDS = 12  # of which the best counts
 COPIED = 256 * 2**20  # bytes whose copying is timed: more than caches hold
@@ -85,8 +86,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     Sets torch's thread count, and lets threads share one heap. Raises RecipeError for a device or
     precision that is not there.
     """
-    if threads is not None and threads < 1:
-        raise RecipeError(f"--threads {threads}: give at least 1")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise RecipeError(f"--threads {threads}: give 1 to {MOST_THREADS:,}")
     allocator.one_heap()
     torch.set_num_threads(threads or max(1, usable_cores() // local_world()))
     device = _choose_device(device)

@@ -24,14 +24,16 @@ class Show:
     """Shows a run's events; with `quiet` nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._console = Console(
+            stderr=True, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         # In a notebook without ipywidgets a bar would only print warnings.
         widgets = self._console.is_jupyter and find_spec("ipywidgets") is not None
         self._live = self._console.is_terminal or widgets
         self._bar = Progress(
-            TextColumn("{task.fields[place]}"),
+            TextColumn("{task.fields[place]}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=self._console,
             disable=quiet or not self._live,
             transient=True,
@@ -60,7 +62,7 @@ class Show:
 
     def note(self, text: str) -> None:
         """A line about what comes next."""
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
     def seed(self, seed: int, number: int, of: int) -> None:
         """The run of `seed` is next, the `number`-th `of` several."""
@@ -94,7 +96,7 @@ class Show:
         self._describe(job)
         self._console.print(
             f"expected to take about {duration(seconds)} here; stop and go on "
-            f"with Ctrl-C and: onecycle train --resume {job.folder}"
+            f"with Ctrl-C and: {job.goes_on_with}"
         )
 
     def resumed(self, job: "Job", checkpoint: "Checkpoint") -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -103,6 +104,8 @@ class Ranks:
 
 
 ALONE = Ranks()
+# While one decodes or downloads a data set, the others wait; of a death torchrun tells them.
+PATIENCE = timedelta(days=1)
 
 
 def join(device: str) -> Ranks:
@@ -113,20 +116,22 @@ def join(device: str) -> Ranks:
     if world() == 1:
         return ALONE
     if device == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
+        local = _told("LOCAL_RANK")
         if local >= torch.cuda.device_count():
             raise RecipeError(
                 f"torchrun started more processes than the {torch.cuda.device_count()} GPUs here: "
                 "give --nproc-per-node that number"
             )
         torch.cuda.set_device(local)
-    rank = int(os.environ["RANK"])
+    rank = _told("RANK")
     if not dist.is_initialized():
         store, _, _ = next(rendezvous("env://", rank, world()))
         # Restarted processes meet in the same store: they must not read the addresses of the dead.
         store = PrefixStore(f"start-{restarts()}", store)
         backend = "nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world())
+        dist.init_process_group(
+            backend, timeout=PATIENCE, store=store, rank=rank, world_size=world()
+        )
     return Ranks(rank, world())
 
 
@@ -146,22 +151,33 @@ def loss_of_others() -> Iterator[None]:
 
 def world() -> int:
     """How many processes torchrun started, 1 if none."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _told("WORLD_SIZE", 1)
 
 
 def prints() -> bool:
     """Whether results are printed here: by one of the processes that torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return world() == 1 or _told("RANK") == 0
 
 
 def restarts() -> int:
     """How many times torchrun has started these processes anew after a failure."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return _told("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def local_world() -> int:
     """Processes that share this machine's cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _told("LOCAL_WORLD_SIZE", 1)
+
+
+def _told(name: str, alone: int | None = None) -> int:
+    """The number that torchrun gave as `name`, or `alone` if it started nothing. RecipeError."""
+    given = os.environ.get(name, "" if alone is None else str(alone))
+    if not (given.isascii() and given.isdigit()):
+        raise RecipeError(
+            f"the environment's {name}={given!a} is not what torchrun sets: start with torchrun, "
+            "or unset WORLD_SIZE"
+        )
+    return int(given)
 
 
 def _device() -> str:

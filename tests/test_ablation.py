@@ -1,6 +1,7 @@
 """Ablation: every ingredient in turn, seed by seed, on held-out images; it can be gone on with."""
 
 import json
+import shutil
 
 import pytest
 
@@ -65,6 +66,18 @@ def test_ingredients_are_judged_seed_by_seed_and_finished_runs_are_kept(tmp_path
     assert kept.stat().st_mtime_ns == before
     with pytest.raises(RecipeError, match="study holds another ablation"):
         ablate(seed=5)
+
+
+def test_data_with_a_validation_part_is_judged_on_it(coloured, tmp_path):
+    folder = shutil.copytree(coloured(), tmp_path / "pets")
+    shutil.copytree(folder / "test", folder / "val")
+    options = {"ingredients": ["crop"], "settings": QUICK, "quiet": True, "threads": 1}
+    found = onecycle.ablate("digits", folder, seeds=1, out="own", **options)
+    run = onecycle.Run(tmp_path / "own" / "whole" / "seed-0")
+    assert found.summary["whole"]["mean"] == run.summary["val_accuracy"]
+    with pytest.raises(RecipeError, match=r"--val-fraction 0\.1: the data has a validation part"):
+        onecycle.ablate("digits", folder, val_fraction=0.1, out="held", **options)
+    assert not (tmp_path / "held").exists()
 
 
 def test_what_cannot_be_left_out_is_said(make_recipe):

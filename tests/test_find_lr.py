@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import warnings
 from dataclasses import replace
 from itertools import islice
@@ -330,6 +331,17 @@ def test_a_test_per_epoch_takes_the_rate_of_the_highest_accuracy(make_recipe):
     assert found["rule"] == "highest accuracy" and found["problem"] == ""
     assert "raise --end above 0.05" in judged(0.2, 0.3, 0.4, 0.5, 0.6)["problem"]
     assert "lower --start below 0.01" in judged(0.4, 0.3, 0.2, 0.2, 0.1)["problem"]
+
+
+def test_data_with_a_validation_part_is_not_judged_on_it(coloured, tmp_path):
+    folder = shutil.copytree(coloured(), tmp_path / "pets")
+    shutil.copytree(folder / "test", folder / "val")
+    options = {"quiet": True, "threads": 1, "precision": "fp32", "steps": 60, "end": 100.0}
+    options |= {"settings": ["model.width=4", "batch_size=24"]}
+    one = onecycle.find_lr("digits", folder, **options)
+    shutil.rmtree(folder / "val")
+    two = onecycle.find_lr("digits", folder, **options)
+    assert one.points == two.points and "val_loss" not in one.points[0]
 
 
 def test_seeds_there_must_be(tmp_path):

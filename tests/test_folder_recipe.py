@@ -112,8 +112,9 @@ def test_a_weighted_step_is_plain_pytorchs(uneven, make_recipe, machine, smoothi
     pixels = torch.from_numpy(uneven.train.pixels)
     images = augment.apply(recipe.augment, pixels, rows[first], first, plan, fill.to(torch.uint8))
     weights, labels = class_weights(uneven), torch.from_numpy(uneven.train.labels)[first]
-    told = {"weight": weights, "reduction": "sum", "label_smoothing": smoothing}
-    torch.testing.assert_close(step.loss, F.cross_entropy(model(images), labels, **told) / 32)
+    told = {"reduction": "none", "label_smoothing": smoothing}
+    each = F.cross_entropy(model(images), labels, **told) * weights[labels]
+    torch.testing.assert_close(step.loss, each.sum() / 32)
 
 
 def test_even_classes_are_weighted_as_without(tiny, make_recipe, machine):
@@ -139,6 +140,16 @@ def test_sampling_draws_each_class_equally_often_and_each_image_in_turn():
         rare = np.flatnonzero(order == np.argmax(times))
         assert len(set(plan.top[plan.choice[rare]].tolist())) > 1  # not one crop for all of them
     assert len(orders) == 4
+
+
+def test_an_image_that_is_sampled_alternates_too():
+    labels, spec = np.repeat([0, 1], [40, 10]), AugmentSpec(flip="alternating")
+    flips = {}
+    for epoch in range(4):
+        plan = augment.draw(spec, 50, 16, seed=1, epoch=epoch, balanced=labels)
+        for image, flip in zip(plan.order.tolist(), plan.flip.tolist(), strict=True):
+            assert flips.setdefault(image, flip ^ bool(epoch % 2)) == flip ^ bool(epoch % 2)
+    assert len(flips) > 40 and len(set(flips.values())) == 2
 
 
 def test_more_classes_than_images_of_each_are_drawn_from():

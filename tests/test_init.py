@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import onecycle
 from onecycle import files, machine
 from onecycle.api import single
-from onecycle.errors import InterruptedRun, OnecycleError, RecipeError
+from onecycle.errors import DiskError, InterruptedRun, OnecycleError, RecipeError
 from onecycle.recipe import book
 from onecycle.recipe.schema import parse
 from onecycle.run import find_lr, initial, record, reopen
@@ -106,6 +106,23 @@ def test_another_network_is_refused_in_a_line(others, judged, command):
     assert code == 2 and "model.width" in err and "--recipe" in err and err.count("\n") < 4
     code, _, err = command("train", "--data", others, "--init", "nothing-here")
     assert code == 2 and "nothing-here: no run is there" in err and err.count("\n") == 1
+
+
+def test_damaged_weights_are_not_begun_with(others, judged, tmp_path):
+    run = shutil.copytree(judged.path, tmp_path / "run")
+    content = bytearray((run / record.WEIGHTS).read_bytes())
+    content[-100] ^= 1
+    (run / record.WEIGHTS).write_bytes(content)
+    with pytest.raises(DiskError, match=r"model\.safetensors: its checksum does not hold"):
+        onecycle.train(judged.recipe, others, init=run, quiet=True)
+
+
+def test_a_report_says_what_a_run_began_with(others, judged):
+    run = train(others, judged, *STANDING)
+    page, card = run.path / "report.html", run.path / "card.md"
+    onecycle.report(run.path, card=card, quiet=True)
+    assert f"--init {judged.path}" in page.read_text()
+    assert f"trained from the weights of {judged.path}" in card.read_text()
 
 
 def test_the_command_line_names_what_begins_anew(others, judged, command):

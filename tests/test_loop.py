@@ -105,7 +105,8 @@ def test_loss_is_a_sum_over_the_batch_with_uneven_groups(
 ):
     """A batch of 10 in ghost groups of 4, 3 and 3: each image counts the same."""
     monkeypatch.setattr(machines, "PIECE_ON_CPU", at_once)
-    recipe = make_recipe(*PLAIN_SGD, "batch_size=10", "ghost_batch=4", "schedule.lr_start=0.1")
+    rates = ("schedule.lr_start=0.1", "schedule.lr_peak=0.1")
+    recipe = make_recipe(*PLAIN_SGD, "batch_size=10", "ghost_batch=4", *rates)
     state = create(recipe, tiny, machine, seed=0)
     plain = with_torch_batch_norm(build(recipe.model, tiny, seed=0))
     step = next(fit(state, tiny, recipe, machine, seed=0))

@@ -79,6 +79,19 @@ def together(world, *arguments):
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"WORLD_SIZE": 2}, "RANK=''"), ({"WORLD_SIZE": ""}, "WORLD_SIZE=''")],
+    ids=["no rank", "empty"],
+)
+def test_an_environment_that_torchrun_did_not_make_is_said(tmp_path, given, said):
+    command = [sys.executable, "-m", "onecycle", "train", *RECIPE, "--out", "run"]
+    done = subprocess.run(command, env=environment(**given), capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert f"the environment's {said} is not what torchrun sets" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def steps_of(folder):
     lines = (folder / "events.jsonl").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == "step"]

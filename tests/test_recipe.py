@@ -239,6 +239,10 @@ WRONG = [
     ("groups.0.weight_deca", 0.1, ["groups.0", "'weight_decay'"]),
     ("schedule.lr_peak", -0.1, ["schedule.lr_peak", "-0.1"]),
     ("schedule.lr_start", 0, ["schedule.lr_start"]),
+    ("schedule.lr_start", 0.02, ["schedule.lr_start 0.02 is above the peak of 0.01"]),
+    ("schedule.lr_final", 0.02, ["schedule.lr_final 0.02 is above the peak of 0.01"]),
+    ("optimizers.sgd", {"momentum": 0, "nesterov": True}, ["optimizers.sgd", "momentum above 0"]),
+    ("for_images", 10**10, ["for_images"]),
     ("schedule.lr_peak", float("nan"), ["schedule.lr_peak", "nan"]),
     ("groups.0.weight_decay", float("inf"), ["groups.0.weight_decay", "inf"]),
     ("epochs", 0, ["epochs"]),
@@ -463,6 +467,17 @@ def test_a_rate_is_exactly_the_peak(lr):
 def test_a_rate_is_the_peak_and_scales_the_others_and_assignments_come_after():
     changed = book.change(parse(BASE, ""), ["schedule.lr_final=3e-4"], lr=2e-2).schedule
     assert (changed.lr_start, changed.lr_peak, changed.lr_final) == (2e-3, 2e-2, 3e-4)
+
+
+@pytest.mark.parametrize("name", ["", "../outside", "/tmp/x", "a/b", "x\x1b[31m", "x" * 101])
+def test_a_name_that_is_no_folders_is_refused(name):
+    with pytest.raises(RecipeError, match="name: "):
+        parse(BASE | {"name": name}, "mine.toml")
+
+
+def test_an_ingredient_can_be_changed():
+    changed = book.change(book.find("davidnet"), ['ingredients.crop=["augment.pad=2"]'])
+    assert changed.ingredients["crop"] == ("augment.pad=2",)
 
 
 def test_changing_twice_is_named_custom_once():

@@ -22,7 +22,7 @@ from onecycle.model.build import build
 from onecycle.recipe import book
 from onecycle.run import checkpoint, finish, record
 from onecycle.run.conduct import conduct
-from onecycle.run.events import Progress
+from onecycle.run.events import EpochDone, Progress
 from onecycle.run.job import Job
 
 TINY = ["model.width=4", "batch_size=64", "epochs=2", "schedule.peak_epoch=1"]
@@ -254,6 +254,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
             pass
     kept = checkpoint.newest(diverging.folder)
     assert all(torch.isfinite(value).all() for value in kept.tensors.values())
+
+
+@pytest.mark.parametrize("module", ["conduct", "finish"])
+def test_predictions_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, module):
+    """As where running statistics lag so far behind that only judging overflows."""
+
+    def lost(*arguments, **options):
+        return probabilities(*arguments, **options) * np.float32(np.nan)
+
+    monkeypatch.setattr(f"onecycle.run.{module}.probabilities", lost)
+    epochs = 0
+    with pytest.raises(DivergedError, match=r"predicts after step .* is no longer finite"):
+        for event in conduct(job(tmp_path / "run")):
+            epochs += isinstance(event, EpochDone)
+    assert epochs == (2 if module == "finish" else 0)
+    assert not (tmp_path / "run" / record.SUMMARY).exists()
 
 
 def test_one_writer_a_folder(tmp_path):

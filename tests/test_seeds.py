@@ -1,7 +1,9 @@
 """Several seeds: a run each, kept when interrupted, and the spread of all their figures."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ import pytest
 import onecycle
 from onecycle import files
 from onecycle.api import seeds
-from onecycle.errors import DiskError, OnecycleError, RecipeError
-from onecycle.run import record
+from onecycle.errors import DiskError, InterruptedRun, OnecycleError, RecipeError
+from onecycle.run import conduct, record
 
 TINY = ["model.width=4", "epochs=1", "schedule.peak_epoch=0.5", "batch_size=256"]
 OPTIONS = {"settings": TINY, "precision": "fp32", "threads": 1, "quiet": True}
@@ -59,6 +61,30 @@ def test_what_is_missing_after_an_interruption_is_made_and_the_rest_kept(finishe
         assert again.summary[key] == finished.summary[key]
     for one, other in zip(again.runs, finished.runs, strict=True):
         assert (one.probabilities == other.probabilities).all()
+
+
+def test_what_is_interrupted_says_how_all_of_it_goes_on(tmp_path, monkeypatch, capsys):
+    def interrupted(live, *_):
+        os.kill(os.getpid(), signal.SIGINT)
+        return judge(live, *_)
+
+    judge = conduct._judge_epoch
+    monkeypatch.setattr(conduct, "_judge_epoch", interrupted)
+    options = OPTIONS | {"settings": [*TINY, "epochs=2"]}
+    with pytest.raises(InterruptedRun, match=r"go on with: onecycle train --resume two$"):
+        onecycle.train("digits", seeds=2, out="two", **options | {"quiet": False})
+    assert "Ctrl-C and: onecycle train --resume two\n" in capsys.readouterr().err
+    with pytest.raises(InterruptedRun, match=r"go on with: the same onecycle ablate with --out a$"):
+        onecycle.ablate("digits", ingredients=["crop"], seeds=1, out="a", **options)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert onecycle.resume("two", quiet=True).summary["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize("verb", [onecycle.evaluate, onecycle.report, onecycle.doctor])
+def test_a_verb_of_one_run_says_that_there_are_several(finished, verb):
+    with pytest.raises(RecipeError, match=r"several runs are there: name one, as .*/seed-0"):
+        verb(finished.path, quiet=True) if verb != onecycle.doctor else verb(finished.path)
 
 
 def test_the_folder_of_several_seeds_is_held_before_anything_is_written(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What each ingredient of a recipe is worth: it is left out, over seeds, on a validation part."""
 
-from dataclasses import asdict, dataclass
+import shlex
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from onecycle import files, progress
 from onecycle.api import seeds as many
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.api.setup import Setup
+from onecycle.api.setup import Setup, check_seed
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.evaluation.compare import spread
 from onecycle.ranks import world
@@ -21,6 +22,7 @@ from onecycle.reporting import plots
 from onecycle.run import record
 
 WHOLE = "whole"  # the folder of the recipe with nothing left out
+VAL_FRACTION = 0.1  # of the training images, where the data has no validation part
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def ablate(
     settings: Settings = (),
     seed: int = 0,
     seeds: int = 3,
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
     skip_bad: bool = False,
     image_size: int | None = None,
     device: str = "auto",
@@ -65,31 +67,39 @@ def ablate(
 
     The recipe names its ingredients and the settings that leave each out; `ingredients` chooses
     some of them. Every variant is trained with the same `seeds` seeds from `seed` on and judged
-    on the same held-out `val_fraction` of the training images, so that differences are taken seed
-    by seed. `out` names the folder, by default the next `runs/<recipe>-ablation-<n>`; an `out` in
-    which the same ablation was begun is gone on with. The other arguments are as in `train`.
+    on the data's validation part, or on the same held-out `val_fraction` of the training images (by
+    default 0.1), so that differences are taken seed by seed. `out` names the folder, by default the
+    next `runs/<recipe>-ablation-<n>`; an `out` in which the same ablation was begun is gone on
+    with. The other arguments are as in `train`.
 
     Raises RecipeError for a recipe without ingredients or an unknown one, and as `train`.
     """
     chosen = choose_recipe(recipe, data, epochs, settings)
     left_out = _variants(chosen, list(ingredients))
     many.check(seeds, world())
-    if not val_fraction:
+    check_seed(seed, seeds)
+    if val_fraction == 0:
         raise RecipeError("--val-fraction 0: an ablation is judged on held-out training images")
-    setup = Setup(chosen, str(data), val_fraction, skip_bad, image_size, device, precision, threads)
+    show = progress.Show(quiet)
+    setup = Setup(chosen, str(data), 0.0, skip_bad, image_size, device, precision, threads)
+    own = setup.open(seed, show)[0].val
+    if val_fraction is None:
+        val_fraction = 0.0 if own else VAL_FRACTION
+    setup = replace(setup, val_fraction=val_fraction)
+    setup.open(seed, show)  # what is wrong with the fraction is told before a folder is made
     every = list(range(seed, seed + seeds))
     folder = _folder(
         setup, {"seeds": every, "variants": list(left_out)}, Path(out) if out else None
     )
-    show = progress.Show(quiet)
+    again = f"the same onecycle ablate with --out {shlex.quote(str(folder))}"
     show.note(f"{folder}: {len(left_out)} variants, {seeds} seeds each")
     for name, variant in left_out.items():
         show.note(f"{name} ({variant.digest()})")
         place = folder / name
         if (place / record.SEEDS).is_file():
-            many.go_on(place, show)
+            many.go_on(place, show, again)
         else:
-            many.train(setup.with_recipe(variant), every, place, show)
+            many.train(setup.with_recipe(variant), every, place, show, again)
     files.write_json(folder / record.ABLATION, _summarize(chosen, folder, left_out))
     found = Ablation(folder)
     plots.save(found.figure(), folder / "ablation.png")

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from onecycle import files, progress
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.api.setup import Setup
+from onecycle.api.setup import Setup, check_seed
 from onecycle.errors import RecipeError
+from onecycle.ranks import world
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
@@ -102,12 +103,17 @@ def find_lr(
         precision,
         threads,
     )
-    show = progress.Show(quiet)
-    dataset, where, _ = setup.open(seed, show)
-    chosen = setup.recipe
-    sweep = choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds}: give at least 1")
+    check_seed(seed, seeds)
+    if world() > 1:
+        raise RecipeError("find-lr goes without torchrun: one process makes the whole test")
+    show = progress.Show(quiet)
+    dataset, where, _ = setup.open(seed, show)
+    if not val_fraction:  # not even the data's own part, so that this is what `--lr auto` does
+        dataset = replace(dataset, val=None)
+    chosen = setup.recipe
+    sweep = choose_sweep(chosen, len(dataset.train), start, end, steps, linear, per_epoch)
     folder = record.new_folder(f"{chosen.name}-lr", Path(out) if out else None)
     lock = files.FolderLock(folder)
     try:

@@ -1,5 +1,6 @@
 """Several seeds of one recipe: a run each, under one folder, and what they have in common."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,8 +40,13 @@ class Runs:
         return summary
 
 
-def train(setup: Setup, seeds: list[int], out: Path | None, show: progress.Show) -> Runs:
-    """Train `setup` once for each of `seeds` into the new folder `out`."""
+def train(
+    setup: Setup, seeds: list[int], out: Path | None, show: progress.Show, again: str = ""
+) -> Runs:
+    """Train `setup` once for each of `seeds` into the new folder `out`.
+
+    `again` is the command that goes on with all of them, if it isn't `train --resume`.
+    """
     folder = record.new_folder(setup.recipe.name, out)
     lock = files.FolderLock(folder)
     try:
@@ -55,22 +61,23 @@ def train(setup: Setup, seeds: list[int], out: Path | None, show: progress.Show)
             {"digest": setup.recipe.digest(), "recipe": setup.recipe.to_dict()},
         )
         files.write_json(folder / record.SEEDS, {"seeds": seeds, "setup": setup.to_dict()})
-        return _finish_all(folder, show)
+        return _finish_all(folder, show, again)
     finally:
         lock.release()
 
 
-def go_on(folder: Path, show: progress.Show) -> Runs:
+def go_on(folder: Path, show: progress.Show, again: str = "") -> Runs:
     """Train the seeds of `folder` that aren't finished, and summarize all of them."""
     lock = files.FolderLock(folder)
     try:
-        return _finish_all(folder, show)
+        return _finish_all(folder, show, again)
     finally:
         lock.release()
 
 
-def _finish_all(folder: Path, show: progress.Show) -> Runs:
+def _finish_all(folder: Path, show: progress.Show, again: str) -> Runs:
     """`go_on`, in a folder that this process holds."""
+    again = again or f"onecycle train --resume {shlex.quote(str(folder))}"
     made = files.read_json(folder / record.SEEDS)
     try:
         seeds = [int(seed) for seed in made["seeds"]]
@@ -79,7 +86,7 @@ def _finish_all(folder: Path, show: progress.Show) -> Runs:
         raise DiskError(f"cannot read {folder / record.SEEDS}: it is damaged") from error
     for number, seed in enumerate(seeds, start=1):
         show.seed(seed, number, len(seeds))
-        _finish(setup, seed, folder / f"seed-{seed}", show)
+        _finish(setup, seed, folder / f"seed-{seed}", show, again)
     runs = Runs(folder)
     files.write_json(folder / record.SUMMARY, reporting.summarize([run.path for run in runs.runs]))
     return runs
@@ -93,15 +100,15 @@ def check(seeds: int, world: int) -> None:
         raise RecipeError("--seeds goes without torchrun: start a run for each seed")
 
 
-def _finish(setup: Setup, seed: int, folder: Path, show: progress.Show) -> None:
+def _finish(setup: Setup, seed: int, folder: Path, show: progress.Show, again: str) -> None:
     """Have the run of `seed` in `folder`, whatever is there of it."""
     if (folder / record.SUMMARY).exists():
         return
     if has_checkpoint(folder):
-        single.resume(folder, show)
+        single.resume(folder, show, again=again)
         return
     # A run that ended before its first save has nothing to go on from.
     if folder.exists():
         with files.disk_errors(folder, "clear"):
             shutil.rmtree(folder)
-    single.train(setup, seed, folder, show)
+    single.train(setup, seed, folder, show, again)

@@ -3,17 +3,31 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
 from onecycle import machine, progress
 from onecycle.datasets import feed
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load
+from onecycle.errors import RecipeError
 from onecycle.machine import Machine
+from onecycle.model.build import build
 from onecycle.ranks import Ranks, join
 from onecycle.recipe.schema import Recipe
 from onecycle.run.checkpoint import every
 from onecycle.run.memory import limit
 from onecycle.run.tracking import check
+from onecycle.training import optim
 from onecycle.training.loop import check_groups, check_sizes
+from onecycle.training.schedule import timetable
+
+SEED_LIMIT = 2**32  # below which all generators take seeds: numpy's older ones no larger
+
+
+def check_seed(seed: int, seeds: int = 1) -> None:
+    """RecipeError unless `seed` and the `seeds` - 1 after it can be seeds everywhere."""
+    if not 0 <= seed <= SEED_LIMIT - seeds:
+        raise RecipeError(f"--seed {seed}: give a whole number from 0 to {SEED_LIMIT - seeds:,}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,9 @@ class Setup:
         if self.val_fraction:
             dataset = dataset.hold_out(self.val_fraction, seed)
         check_sizes(self.recipe, dataset)
+        timetable(self.recipe, len(dataset.train))
+        with torch.device("meta"):
+            optim.grouped(self.recipe, build(self.recipe.model, dataset, seed))
         return dataset, where, ranks
 
     def with_recipe(self, recipe: Recipe) -> "Setup":

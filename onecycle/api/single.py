@@ -30,8 +30,11 @@ from onecycle.run.tracking import tracking
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
-def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run:
-    """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`."""
+def train(setup: Setup, seed: int, out: Path | None, show: progress.Show, again: str = "") -> Run:
+    """Train `setup` with `seed` into the new folder `out`. Raises as `onecycle.train`.
+
+    `again` is the command that goes on with it, if it isn't the run's own.
+    """
     dataset, where, ranks = setup.open(seed, show)
     begin = initial(Path(setup.init), setup.recipe, dataset) if setup.init else None
     folder = ranks.in_turn(lambda: _folder(setup.recipe, out, ranks))
@@ -47,6 +50,7 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
         setup.track,
         augment_backend=setup.augment_backend,
         max_memory=setup.max_memory,
+        again=again,
     )
     with _one_writer(folder, ranks):
         if ranks.first:
@@ -56,7 +60,7 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
         if ranks.first:
             describe(job, setup.val_fraction, **setup.reading)
         with explained(job.recipe, where):
-            expected = estimate.seconds(job.recipe, dataset, where) / ranks.world
+            expected = estimate.seconds(job.recipe, dataset, where, job.feed(seed)) / ranks.world
         show.started(job, expected)
         if begin:
             show.note(begin.describe())
@@ -64,14 +68,20 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show) -> Run
 
 
 def resume(
-    folder: Path, show: progress.Show, threads: int | None = None, force: bool = False
+    folder: Path,
+    show: progress.Show,
+    threads: int | None = None,
+    force: bool = False,
+    again: str = "",
 ) -> Run:
-    """Go on with the run in `folder`. Raises as `onecycle.resume`."""
+    """Go on with the run in `folder`, `again` as in `train`. Raises as `onecycle.resume`."""
     reopen.begun(folder)
     made = files.read_json(folder / record.ENVIRONMENT)
     try:
         then = made["machine"]
-        where = machine.choose(then["device"], then["precision"], threads or then["threads"])
+        where = machine.choose(
+            then["device"], then["precision"], then["threads"] if threads is None else threads
+        )
         seed, save_every, track = int(made["seed"]), made.get("save_every"), made.get("track")
         backend, room = made.get("augment_backend", "own"), made.get("max_memory")
         made["versions"] = {**_surroundings(where, ALONE)["versions"], **made.get("versions", {})}
@@ -114,6 +124,7 @@ def resume(
             augment_backend=backend,
             max_memory=room,
             forced=tuple(changed),
+            again=again,
         )
         show.resumed(job, checkpoint)
         return drive(job, checkpoint, show)

@@ -10,7 +10,7 @@ from onecycle.api.handle import Run
 from onecycle.api.lr import peak
 from onecycle.api.recipes import Settings, choose_recipe
 from onecycle.api.seeds import Runs
-from onecycle.api.setup import Setup
+from onecycle.api.setup import Setup, check_seed
 from onecycle.errors import RecipeError
 from onecycle.ranks import restarts, world
 from onecycle.recipe.schema import Recipe
@@ -138,6 +138,7 @@ def train(
         augment_backend=augment_backend,
         max_memory=max_memory,
     )
+    check_seed(seed, seeds or 1)
     show = progress.Show(quiet)
     folder = Path(out) if out else None
     if setup.lr_auto and world() > 1:
@@ -159,14 +160,14 @@ def resume(
     force: bool = False,
     quiet: bool = False,
 ) -> Run | Runs:
-    """Go on with an interrupted run from its newest valid checkpoint, bitwise as if never stopped.
+    """Go on with an interrupted run from its newest valid checkpoint as if never stopped.
 
-    `run` is its folder, by default the unfinished run under `runs/` that was written to last; in a
-    folder of several seeds the finished ones are kept and the others gone on with. What decides
-    the bits must be as it was: recipe, data, `threads` (by default the run's), processes, hardware
-    and torch; with `force` a run goes on all the same, and says so in its journal. Raises
-    OnecycleError if it is finished or has no valid checkpoint, DataError if its data has changed,
-    RecipeError if anything else has, or if there is no such run.
+    On a CPU that holds bitwise. `run` is its folder, by default the unfinished run under `runs/`
+    that was written to last; in a folder of several seeds the finished ones are kept and the others
+    gone on with. What decides the bits must be as it was: recipe, data, `threads` (by default the
+    run's), processes, hardware and torch; with `force` a run goes on all the same, and says so in
+    its journal. Raises OnecycleError if it is finished or has no valid checkpoint, DataError if its
+    data has changed, RecipeError if anything else has, or if there is no such run.
     """
     folder = record.newest_unfinished(Path("runs")) if run is None else Path(run)
     show = progress.Show(quiet)

@@ -19,7 +19,7 @@ def ablate(
     set_: Set = None,
     seed: int = 0,
     seeds: int = 3,
-    val_fraction: float = 0.1,
+    val_fraction: float | None = None,
     skip_bad: Flag = False,
     image_size: int | None = None,
     device: str = "auto",
@@ -49,7 +49,8 @@ def ablate(
     seeds:
         How many; every variant is trained with each of them.
     val_fraction:
-        The part of the training images that is held out to judge on, in place of the test part.
+        The part of the training images that is held out to judge on, in place of the test part;
+        by default 0.1, or nothing where the data has a validation part.
     skip_bad:
         Leave out images that can't be used; each of them is an error otherwise.
     image_size:

@@ -68,13 +68,16 @@ def draw(
     order = choice = _stream(seed, epoch, ORDER).permutation(count)
     if balanced is not None:
         order, choice = _each_class_alike(balanced, _stream(seed, epoch, ORDER)), np.arange(count)
+    flip = _draw_flip(spec, count, seed, epoch)
+    if balanced is not None and spec.flip == "alternating":
+        flip = flip[order]  # an image alternates, wherever it comes in the order
     top, left = _stream(seed, epoch, CROP).integers(0, 2 * spec.pad + 1, (2, count))
     plan = (
         order,
         choice,
         top,
         left,
-        _draw_flip(spec, count, seed, epoch),
+        flip,
         *_draw_cutout(spec, count, size, _stream(seed, epoch, CUTOUT)),
         _draw_erasing(spec, count, size, _stream(seed, epoch, ERASING)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from onecycle.errors import RecipeError, brief, did_you_mean
-from onecycle.files import disk_errors
+from onecycle.files import read_bytes
 from onecycle.recipe import schedules
 from onecycle.recipe.schema import Recipe, parse
 
@@ -74,12 +74,14 @@ def change(
         if not equals:
             raise RecipeError(f"--set {brief(assignment)}: write key=value, such as model.width=32")
         key, value = key.strip(), value.strip()
+        if key in ("name", "about"):
+            raise RecipeError(f"--set {key}: that says nothing to a run; write it in a recipe file")
         if key == "schedule.kind":
             content["schedule"] = schedules.as_kind(content["schedule"], _value(key, value))
         else:
             _assign(content, key, _value(key, value))
     changed = parse(content, f"recipe {recipe.name} as changed")
-    if changed.digest() == recipe.digest():
+    if changed == recipe:
         return recipe
     return changed.model_copy(update={"name": f"{recipe.name.removesuffix('+custom')}+custom"})
 
@@ -122,8 +124,7 @@ def _read(name: str) -> bytes:
     if name.endswith((".toml", ".json")):
         if not Path(name).is_file():
             raise RecipeError(f"--recipe {name}: there is no such file")
-        with disk_errors(Path(name), "read the recipe"):
-            return Path(name).read_bytes()
+        return read_bytes(Path(name))
     if name not in names():
         raise RecipeError(
             f"unknown recipe '{name}'{did_you_mean(name, names())}: 'onecycle recipes' lists them"

@@ -95,6 +95,9 @@ ScheduleSpec = Annotated[AnySchedule, Field(discriminator="kind"), BeforeValidat
 
 def problem(spec: AnySchedule, epochs: float) -> str | None:
     """Why `spec` can't be that of a run of `epochs`, or None."""
+    for key, rate in spec:
+        if key in ("lr_start", "lr_final") and rate > peak(dict(spec)):
+            return f"schedule.{key} {rate:g} is above the peak of {peak(dict(spec)):g}"
     named: list[tuple[str, float]] = []
     if isinstance(spec, OneCycleSpec):
         named = [("peak_epoch", spec.peak_epoch)]

@@ -102,6 +102,12 @@ class SgdSpec(_Spec):
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool = False
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 class AdamSpec(_Spec):
     """Adam (decay added to the gradient) or AdamW (decay apart from it)."""
@@ -147,11 +153,15 @@ class GroupSpec(_Spec):
 class Recipe(_Spec):
     """All that decides what a run computes, apart from its data, seed and machine."""
 
-    name: str
+    # It begins the names of run folders.
+    name: str = Field(pattern=r"^\w[\w.+ -]{0,99}$")
     about: str
     epochs: float = Field(gt=0, le=1e6)
     for_images: int = Field(
-        0, ge=0, description="training images that epochs are for; 0: however many there are"
+        0,
+        ge=0,
+        le=10**9,
+        description="training images that epochs are for; 0: however many there are",
     )
     batch_size: int = Field(ge=1, le=10**9)
     balance: Literal["none", "weights", "sampling"] = Field(

@@ -52,7 +52,7 @@ class Every:
 
 def every(text: str, steps_per_epoch: int = 1) -> Every:
     """What `--save-every` says, as `100steps`, `2epochs`, `90s` or `5min`. Raises RecipeError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|(step|epoch|min)s?)", text.strip())
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?) ?(s|(step|epoch|min)s?)", text.strip())
     number = float(found[1]) if found else 0.0
     if not found or not number or (found[3] == "step" and number % 1):
         raise RecipeError(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from onecycle.datasets.feed import Feed
 from onecycle.errors import DivergedError, InterruptedRun, OnecycleError, one_line
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
@@ -18,7 +17,6 @@ from onecycle.run import finish, record
 from onecycle.run.checkpoint import Checkpoint, Saver, every
 from onecycle.run.events import EpochDone, Event, Finished, Progress
 from onecycle.run.job import Job
-from onecycle.run.memory import limit
 from onecycle.training import state as states
 from onecycle.training.loop import Step, fit
 from onecycle.training.schedule import Timetable, timetable
@@ -106,11 +104,14 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
     pending: list[Step] = []
     if live.state.step == 0:
         _save(live)
-    spec = job.recipe.sized(len(job.dataset.train), job.dataset.image_size).augment
-    room = None if job.max_memory is None else limit(job.max_memory)
-    feed = Feed(spec, job.dataset, job.machine.device, job.seed, job.augment_backend, room)
     for step in fit(
-        live.state, job.dataset, job.recipe, job.machine, job.seed, ranks=job.ranks, feed=feed
+        live.state,
+        job.dataset,
+        job.recipe,
+        job.machine,
+        job.seed,
+        ranks=job.ranks,
+        feed=job.feed(job.seed),
     ):
         pending.append(step)
         last = step.step == total
@@ -130,8 +131,7 @@ def _steps(live: _Live, caught: "_Caught") -> Iterator[Progress | EpochDone]:
             _save(live)
         if stop and not last:
             raise InterruptedRun(
-                f"stopped and saved at step {step.step} of {total}; "
-                f"go on with: onecycle train --resume {job.folder}",
+                f"stopped and saved at step {step.step} of {total}; go on with: {job.goes_on_with}",
                 stop,
             )
 
@@ -183,6 +183,7 @@ def _progress(live: _Live, step: Step, rows: tuple[dict[str, Any], ...]) -> Prog
     loss, accuracy = live.journal.train_figures(step.epoch)
     total, rate = live.table.total_steps, live.clock.rate
     left = (total - step.step) / rate if rate else 0.0
+    batch = min(live.job.recipe.batch_size, len(live.job.dataset.train))
     return Progress(
         step=step.step,
         total_steps=total,
@@ -190,7 +191,7 @@ def _progress(live: _Live, step: Step, rows: tuple[dict[str, Any], ...]) -> Prog
         lr=step.lr,
         loss=loss,
         accuracy=accuracy,
-        images_per_second=rate * step.images,
+        images_per_second=rate * batch,
         seconds_left=left,
         rows=rows,
     )
@@ -200,7 +201,11 @@ def _judge_epoch(live: _Live, step: Step) -> None:
     """Judge the epoch on the validation part, or on the test part where there is none."""
     data = live.job.dataset
     part, split = ("val", data.val) if data.val else ("test", data.test)
-    predicted = probabilities(live.state.model, split, live.job.machine, ranks=live.job.ranks)
+    predicted = finish.finite(
+        probabilities(live.state.model, split, live.job.machine, ranks=live.job.ranks),
+        live.job,
+        step.step,
+    )
     train_loss, train_accuracy = live.journal.train_figures(step.epoch)
     judged = {
         f"{part}_loss": metrics.loss(predicted, split.labels),

@@ -3,6 +3,7 @@
 import time
 
 from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.feed import Feed
 from onecycle.machine import Machine, wait
 from onecycle.recipe.schema import Recipe
 from onecycle.training import state as states
@@ -14,14 +15,19 @@ ENOUGH_SECONDS = 0.5
 ALLOWED_SECONDS = 4.0
 
 
-def seconds(recipe: Recipe, dataset: Dataset, machine: Machine) -> float:
-    """Expected seconds of the whole run, evaluations included."""
+def seconds(recipe: Recipe, dataset: Dataset, machine: Machine, feed: Feed | None = None) -> float:
+    """Expected seconds of the whole run, evaluations included; its batches come from `feed`."""
     judged = len(dataset.val or dataset.test)
-    return run_seconds(recipe, image_seconds(recipe, dataset, machine), len(dataset.train), judged)
+    per_image = image_seconds(recipe, dataset, machine, feed=feed)
+    return run_seconds(recipe, per_image, len(dataset.train), judged)
 
 
 def image_seconds(
-    recipe: Recipe, dataset: Dataset, machine: Machine, allowed: float = ALLOWED_SECONDS
+    recipe: Recipe,
+    dataset: Dataset,
+    machine: Machine,
+    allowed: float = ALLOWED_SECONDS,
+    feed: Feed | None = None,
 ) -> float:
     """Seconds that training takes for one image, on average over the recipe's image sizes.
 
@@ -33,15 +39,18 @@ def image_seconds(
     recipe = recipe.sized(len(dataset.train))
     most = min(recipe.batch_size, len(dataset.train))
     few = min(most, machine.piece)
-    taken = _mean_seconds(recipe, dataset, machine, few)
+    taken = _mean_seconds(recipe, dataset, machine, few, feed)
     more = min(most, int((end - time.perf_counter()) / 2 / taken))
-    return taken if more <= few else _mean_seconds(recipe, dataset, machine, more)
+    return taken if more <= few else _mean_seconds(recipe, dataset, machine, more, feed)
 
 
-def _mean_seconds(recipe: Recipe, dataset: Dataset, machine: Machine, batch: int) -> float:
+def _mean_seconds(
+    recipe: Recipe, dataset: Dataset, machine: Machine, batch: int, feed: Feed | None
+) -> float:
     """Seconds for one image in steps of `batch`, on average over the recipe's image sizes."""
     return sum(
-        part * _seconds_at(share, recipe, dataset, machine, batch) for part, share in phases(recipe)
+        part * _seconds_at(share, recipe, dataset, machine, batch, feed)
+        for part, share in phases(recipe)
     )
 
 
@@ -57,14 +66,19 @@ def phases(recipe: Recipe) -> list[tuple[float, float]]:
 
 
 def _seconds_at(
-    share: float, recipe: Recipe, dataset: Dataset, machine: Machine, batch: int
+    share: float,
+    recipe: Recipe,
+    dataset: Dataset,
+    machine: Machine,
+    batch: int,
+    feed: Feed | None,
 ) -> float:
     """Seconds for one image at that share of its size, in steps of `batch`."""
     epochs = max(recipe.epochs, 2.0)  # so that a step is left to be timed
     changes = {"batch_size": batch, "resolution": ((0.0, share),)}
     small = recipe.model_copy(update={**changes, "epochs": epochs})
     state = states.create(small, dataset, machine, seed=0)
-    steps = fit(state, dataset, small, machine, seed=0)
+    steps = fit(state, dataset, small, machine, seed=0, feed=feed)
     next(steps)
     wait(machine.device)
     start, done = time.perf_counter(), 0

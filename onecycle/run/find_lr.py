@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.feed import Feed
 from onecycle.errors import RecipeError
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
@@ -73,7 +74,13 @@ class Point:
 
 
 def range_test(
-    state: TrainState, dataset: Dataset, recipe: Recipe, machine: Machine, seed: int, sweep: Sweep
+    state: TrainState,
+    dataset: Dataset,
+    recipe: Recipe,
+    machine: Machine,
+    seed: int,
+    sweep: Sweep,
+    feed: Feed | None = None,
 ) -> Iterator[Point]:
     """Train a copy of `state` at the rates of `sweep`, yielding at each; `state` stays as it is.
 
@@ -86,7 +93,7 @@ def range_test(
     table = sweep.timetable(recipe, len(dataset.train))
     pending: list[Step] = []
     losses: list[float] = []
-    for step in fit(trial, dataset, recipe, machine, seed, table):
+    for step in fit(trial, dataset, recipe, machine, seed, table, feed=feed):
         pending.append(step)
         if sweep.per_epoch and step.step % table.steps_per_epoch:
             continue
@@ -148,7 +155,9 @@ def curves(
         if job.init:
             job.init.put_into(state.model)
         points: list[Point] = []
-        for point in range_test(state, job.dataset, job.recipe, job.machine, seed, sweep):
+        for point in range_test(
+            state, job.dataset, job.recipe, job.machine, seed, sweep, job.feed(seed)
+        ):
             points.append(point)
             seen(seed, len(points), point)
         found.append(Curve(seed, tuple(points)))

@@ -9,6 +9,7 @@ from safetensors.torch import save
 
 from onecycle import files
 from onecycle.datasets.dataset import Split
+from onecycle.errors import DivergedError
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import parameter_count
@@ -19,18 +20,28 @@ from onecycle.training.state import TrainState
 AT_ONCE = 50_000  # training images whose probabilities are held
 
 
+def finite(predicted: NDArray[np.float32], job: Job, step: int) -> NDArray[np.float32]:
+    """`predicted` as it is; DivergedError if the network gives anything that is no number."""
+    if not np.isfinite(predicted).all():
+        raise DivergedError(
+            f"what the network predicts after step {step} is no longer finite: start anew with a "
+            f"lower schedule.lr_peak, or with --precision fp32 (now {job.machine.precision})"
+        )
+    return predicted
+
+
 def finish(job: Job, state: TrainState, train_seconds: float, started: float) -> dict[str, Any]:
     """Write the weights, the probabilities and `summary.json`; the summary.
 
     The test part (and a validation part) is predicted in fp32, the training part, for the gap, in
     the run's precision. Accuracies are fractions. Of several processes all predict, and the first
-    writes. Raises DiskError.
+    writes. Raises DiskError, and DivergedError for predictions that are no numbers.
     """
     data = job.dataset
     parts = {"test": data.test} | ({"val": data.val} if data.val else {})
     exact = job.machine.in_fp32()
     predicted = {
-        name: probabilities(state.model, split, exact, ranks=job.ranks)
+        name: finite(probabilities(state.model, split, exact, ranks=job.ranks), job, state.step)
         for name, split in parts.items()
     }
     weights = _keep(job, state, parts, predicted) if job.ranks.first else ""
@@ -72,7 +83,9 @@ def _accuracy(job: Job, state: TrainState, split: Split) -> float:
     right = 0
     for start in range(0, len(split), AT_ONCE):
         part = split.subset(np.arange(start, min(start + AT_ONCE, len(split))))
-        predicted = probabilities(state.model, part, job.machine, ranks=job.ranks)
+        predicted = finite(
+            probabilities(state.model, part, job.machine, ranks=job.ranks), job, state.step
+        )
         right += round(metrics.accuracy(predicted, part.labels) * len(part))
     return right / len(split)
 

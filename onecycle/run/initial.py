@@ -53,7 +53,7 @@ def initial(folder: Path, recipe: Recipe, data: Dataset) -> Initial:
             f"--init {folder}: its network differs in {', '.join(f'model.{key}' for key in differ)}"
             f": --recipe {folder / record.RECIPE} has the same one"
         )
-    content = files.read_bytes(folder / record.WEIGHTS)
+    content = reopen.weights(folder)
     try:
         weights = load(content)
     except SafetensorError as error:

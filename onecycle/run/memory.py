@@ -19,7 +19,7 @@ UNITS = {"MB": 10**6, "GB": 10**9}
 
 def limit(text: str) -> int:
     """The bytes that `text` stands for, as 500MB or 2GB. Raises RecipeError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(MB|GB)", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)(MB|GB)", text.strip(), re.IGNORECASE)
     if not found:
         raise RecipeError(f"--max-memory {text}: give a size such as 500MB or 2GB")
     return int(float(found[1]) * UNITS[found[2].upper()])

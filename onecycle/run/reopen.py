@@ -37,6 +37,11 @@ def begun(run: str | PathLike[str]) -> Path:
     """The folder of the run `run`, finished or not; RecipeError if there is none."""
     folder = Path(run)
     with files.disk_errors(folder, "read"):
+        for several, which in ((record.SEEDS, "seed-0"), (record.ABLATION_ASKED, "whole/seed-0")):
+            if (folder / several).is_file():
+                raise RecipeError(
+                    f"{folder}: several runs are there: name one, as {folder / which}"
+                )
         if not (folder / record.ENVIRONMENT).is_file():
             raise RecipeError(f"{folder}: no run is there (no {record.ENVIRONMENT})")
     return folder

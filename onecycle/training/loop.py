@@ -141,9 +141,11 @@ def check_groups(recipe: Recipe, ranks: Ranks) -> None:
     """RecipeError if a whole batch has fewer ghost groups than there are processes."""
     groups = group_count(recipe.batch_size, recipe.ghost_batch)
     if groups < ranks.world:
+        most = recipe.batch_size // ranks.world
+        way = f"--set ghost_batch={most} or less" if most else "start fewer, or --set batch_size"
         raise RecipeError(
             f"recipe {recipe.name}: {ranks.world} processes need as many ghost groups, but a "
-            f"batch has {groups}: --set ghost_batch={recipe.batch_size // ranks.world} or less"
+            f"batch has {groups}: {way}"
         )
 
 
@@ -239,16 +241,15 @@ def _gradients(
 def _summed_loss(work: _Work, logits: Tensor, answers: Answers) -> Tensor:
     """The sum of the images' losses."""
 
-    def loss(labels: Tensor, reduction: str) -> Tensor:
+    def losses(labels: Tensor) -> Tensor:
         smoothing = work.recipe.label_smoothing
-        return F.cross_entropy(
-            logits, labels, work.weights, reduction=reduction, label_smoothing=smoothing
-        )
+        each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        # Not by cross_entropy, which weights each class's part of the smoothing by that class.
+        return each if work.weights is None else each * work.weights[labels]
 
     if answers.others is None or answers.own is None:
-        return loss(answers.labels, "sum")
-    others = loss(answers.others, "none")
-    return others.lerp(loss(answers.labels, "none"), answers.own).sum()
+        return losses(answers.labels).sum()
+    return losses(answers.others).lerp(losses(answers.labels), answers.own).sum()
 
 
 def _exchange_nothing(model: nn.Module, images: Tensor) -> None:

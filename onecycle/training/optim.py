@@ -10,14 +10,30 @@ from onecycle.recipe.schema import AdamSpec, GroupSpec, MuonSpec, Recipe, SgdSpe
 from onecycle.training.muon import Muon
 from onecycle.training.schedule import Timetable
 
+Row = tuple[GroupSpec, list[nn.Parameter]]  # a group and its parameters
+
 
 def make(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
     """The optimizers that the recipe's groups name, in the order in which they first appear.
 
-    Each parameter belongs to the first group whose pattern matches its name. Raises RecipeError
-    for a parameter that no group matches, and for a group that matches no parameter.
+    Raises as `grouped`.
     """
-    rows: list[tuple[GroupSpec, list[nn.Parameter]]] = [(group, []) for group in recipe.groups]
+    rows = grouped(recipe, model)
+    kinds = dict.fromkeys(group.optimizer for group, _ in rows)
+    return [
+        _optimizer(recipe, kind, [row for row in rows if row[0].optimizer == kind])
+        for kind in kinds
+    ]
+
+
+def grouped(recipe: Recipe, model: nn.Module) -> list[Row]:
+    """The recipe's groups, each with its parameters of `model`.
+
+    Each parameter belongs to the first group whose pattern matches its name. Raises RecipeError
+    for a parameter that no group matches, for a group that matches no parameter, and for one that
+    its optimizer can't be used for.
+    """
+    rows: list[Row] = [(group, []) for group in recipe.groups]
     for name, parameter in model.named_parameters():
         for group, members in rows:
             if fnmatchcase(name, group.match):
@@ -34,11 +50,7 @@ def make(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
                 f"recipe {recipe.name}: group '{group.match}': muon is for matrices and "
                 "convolutions, and some of its parameters are vectors"
             )
-    kinds = dict.fromkeys(group.optimizer for group, _ in rows)
-    return [
-        _optimizer(recipe, kind, [row for row in rows if row[0].optimizer == kind])
-        for kind in kinds
-    ]
+    return rows
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], timetable: Timetable, step: int) -> float:
@@ -55,9 +67,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], timetable: Timetable, ste
     return lr
 
 
-def _optimizer(
-    recipe: Recipe, kind: str, rows: list[tuple[GroupSpec, list[nn.Parameter]]]
-) -> torch.optim.Optimizer:
+def _optimizer(recipe: Recipe, kind: str, rows: list[Row]) -> torch.optim.Optimizer:
     spec: SgdSpec | AdamSpec | MuonSpec = getattr(recipe.optimizers, kind)
     groups = [
         {
