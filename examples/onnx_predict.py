@@ -9,8 +9,10 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 about = session.get_modelmeta().custom_metadata_map
-upright = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB")
-square = ImageOps.fit(upright, [int(about["image_size"])] * 2, Image.Resampling.LANCZOS)
+picture = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGBA")
+opaque = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+size = [int(about["image_size"])] * 2
+square = ImageOps.fit(opaque.convert("RGB"), size, Image.Resampling.LANCZOS)
 (probabilities,) = session.run(["probabilities"], {"pixels": np.asarray(square)[None]})
 best = probabilities[0].argmax()
 print(json.loads(about["classes"])[best], f"{probabilities[0, best]:.2%}")

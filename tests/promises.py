@@ -154,7 +154,9 @@ tests/acceptance/test_fuzz_long.py tests/acceptance/test_image_fuzz.py
 tests/acceptance/test_cifar_archive.py -k "not full_size" --figures
 results/reliability/figures.json` brings up to date.
 The one for full disks mounts a small tmpfs in a namespace of its own, and is skipped where that is
-forbidden. "Bitwise" means on the same machine, with the same versions, threads and processes.
+forbidden. "Bitwise" means on the same CPU, with the same versions, threads and processes. On a GPU
+what is drawn and seen is the same, but some kernels add in an order that varies: no bits are
+promised there.
 
 | promise | counted in each test run | tests |
 |---|---|---|

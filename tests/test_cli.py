@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +185,14 @@ def test_bad_images_are_skipped_and_pictures_resized_when_asked(command, folder)
         (["find-lr", "--val-fraction", "1.5"], 2, "--val-fraction 1.5"),
         (["find-lr", "--set", "schedule.kind=triangel"], 2, "did you mean 'triangular'"),
         (["train", "--nonsense"], 2, "--nonsense"),
+        (["train", "--seed", "-1"], 2, "--seed -1: give a whole number from 0"),
+        (["train", "--seed", str(2**32 - 2), "--seeds", "3"], 2, "--seed 4294967294"),
+        (["find-lr", "--seed", str(2**32)], 2, "--seed 4294967296"),
+        (["ablate", "--seed", "-1"], 2, "--seed -1"),
+        (["train", "--threads", "10000000000"], 2, "--threads 10000000000: give 1 to 1,024"),
+        (["train", "--set", "name=mine"], 2, "--set name: that says nothing to a run"),
+        (["train", "--set", "for_images=" + "9" * 40], 2, "for_images"),
+        (["train", "--set", "schedule.lr_start=1"], 2, "schedule.lr_start 1 is above the peak"),
         (["trian"], 2, "trian"),
         (["recipes", "davidnt"], 2, "did you mean 'davidnet'"),
     ],
@@ -205,6 +214,15 @@ def test_output_that_cannot_be_written(command, tmp_path, out, expected):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_to_a_full_disk_ends_in_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "onecycle", "recipes"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 6
+    assert done.stderr == "onecycle: cannot write the output: No space left on device\n"
+
+
 def test_a_full_disk_has_its_own_code(command, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -221,6 +239,15 @@ def test_recipes_are_listed_and_shown(command):
     assert max(len(line) for line in out.splitlines()) <= 110
     code, out, _ = command("recipes", "davidnet")
     assert code == 0 and book.find("davidnet").digest() in out
+
+
+def test_recipes_as_json(command):
+    _, out, _ = command("recipes", "--json")
+    listed = json.loads(out)["recipes"]
+    assert [recipe["name"] for recipe in listed] == book.names()
+    _, out, _ = command("recipes", "fast", "--json")
+    assert json.loads(out) == next(recipe for recipe in listed if recipe["name"] == "fast")
+    assert json.loads(out)["digest"] == book.find("fast").digest()
 
 
 def test_a_shown_recipe_can_be_trained_from_a_file(command, tmp_path):

@@ -138,6 +138,12 @@ def test_the_example_names_the_class(exported, digits_run):
     (one,) = digits_run.predict("turned.png", threads=1)
     assert out.split()[0] == one.label == str(test.labels[0])
     assert float(out.split()[1].strip("%")) == pytest.approx(100 * one.probability, abs=1)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save("clear.png")
+    command[-1] = "clear.png"
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (clear,) = digits_run.predict("clear.png", threads=1)
+    assert out.split()[0] == clear.label
+    assert float(out.split()[1].strip("%")) == pytest.approx(100 * clear.probability, abs=0.1)
     lines = EXAMPLE.read_text().splitlines()
     assert len([line for line in lines if line.strip()]) <= 15
 

@@ -93,6 +93,13 @@ def test_the_command_is_brief_and_draws(command, folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "data-my-pictures").iterdir()) == names
 
 
+def test_a_picture_of_duplicates_that_are_gone_is_removed(folder, tmp_path):
+    found = onecycle.data(folder, quiet=True)
+    assert tmp_path / "shown/near_duplicates.png" in found.save_pictures(tmp_path / "shown")
+    paths = replace(found, duplicates=NONE).save_pictures(tmp_path / "shown")
+    assert sorted(paths) == sorted((tmp_path / "shown").iterdir())
+
+
 def test_json_is_everything_in_one_object(command, folder, tmp_path):
     code, out, err = command("data", folder, "--json", "--out", tmp_path / "here", "-q")
     assert code == 0 and err == ""

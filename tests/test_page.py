@@ -93,9 +93,9 @@ def make_run(tmp_path, make_data, monkeypatch):
 
 
 def hostile(make_run):
-    """A run in which everything that has a name is called by the payloads."""
+    """A run in which everything that may have any name is called by the payloads."""
     recipe = book.change(book.find("davidnet"), ["model.width=2"], epochs=3)
-    recipe = recipe.model_copy(update={"name": " ".join(PAYLOADS), "about": PAYLOADS[0]})
+    recipe = recipe.model_copy(update={"about": PAYLOADS[0]})
     name = " ".join(PAYLOADS).replace("/", "\\")[:120]
     return make_run(name, PAYLOADS, PAYLOADS, recipe, " ".join(PAYLOADS))
 
@@ -229,6 +229,7 @@ def test_the_command_makes_the_run_again(tmp_path, tiny, changed):
     folder = write_run(tmp_path / "a run", tiny, recipe)
     made = files.read_json(folder / record.ENVIRONMENT)
     made |= {"seed": 7, "val_fraction": 0.1}
+    made |= {"init": {"run": "a/run"}, "augment_backend": "albumentations"}
     made["data"] |= {"source": "/my data/$(x)", "skip_bad": True, "image_size_asked": 64}
     line = page.command(folder, files.read_json(folder / record.RECIPE), made)
     shell = ["sh", "-c", f"onecycle() {{ printf '%s\\n' \"$@\"; }}; {line}"]
@@ -239,6 +240,8 @@ def test_the_command_makes_the_run_again(tmp_path, tiny, changed):
         "data": "/my data/$(x)",
         "seed": 7,
         "val_fraction": 0.1,
+        "init": "a/run",
+        "augment_backend": "albumentations",
         "image_size": 64,
         "device": "cpu",
         "precision": "fp32",

@@ -86,6 +86,7 @@ def test_no_training_data_is_needed_nor_a_validation_part(digits_run, tests, tmp
     made = files.read_json(digits_run.path / "environment.json")
     made["data"]["source"] = "gone"
     files.write_json(run / "environment.json", made | {"val_fraction": 0.0})
+    (run / "val_probabilities.npy").unlink()
     found = list(onecycle.predict(run, tests.images(0, 20), top=10, threads=1))
     assert "not calibrated" in capsys.readouterr().err
     for one, expected in zip(found, digits_run.probabilities, strict=False):
@@ -303,7 +304,10 @@ def test_odd_names_stay_on_a_line(command, digits_run, folder, tmp_path):
     [
         (["RUN", "empty"], 3, "no images there"),
         (["RUN", "-"], 3, "no images there"),
-        (["RUN"], 2, "name image files or folders"),
+        (["RUN"], 2, "name a run folder (or --pretrained NAME), then image files or folders"),
+        ([], 2, "name a run folder"),
+        (["--pretrained", "cifar10"], 2, "predict: name image files or folders"),
+        (["--pretrained", "cifar10", "-"], 3, "no images there"),
         (["RUN", "empty", "--topp", "3"], 2, "--topp: no such option"),
         (["RUN", "empty", "--top", "0"], 2, "--top 0"),
         (["RUN", "empty", "--csv", "--json"], 2, "choose one"),

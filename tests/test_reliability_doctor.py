@@ -1,7 +1,9 @@
 """`onecycle doctor`: what is well, and each thing that is not, by name."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 
@@ -102,6 +104,7 @@ def test_a_full_disk_and_a_missing_extra_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: usage)
     asked = ["torch>=2", 'torch>=2; extra == "a-b"', 'nothing.of_it>=1 ; extra == "a-b"']
     asked += ['numpy; python_version > "3" and extra == "c"', 'pytest; extra == "test"']
+    asked += ['onecycle[a-b]; extra == "d"', 'numpy; extra == "d"']
     monkeypatch.setattr(diagnosis.metadata, "requires", lambda _: asked)
     found = onecycle.doctor()
     assert wrong(found) == ["working folder", "cache"]
@@ -109,7 +112,21 @@ def test_a_full_disk_and_a_missing_extra_are_told(tmp_path, monkeypatch):
     assert extras == {
         "[a-b]": "pip install 'onecycle[a-b]'",
         "[c]": f"numpy {np.__version__}",
+        "[d]": "pip install 'onecycle[d]'",
     }
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="to be another user takes root")
+def test_a_cache_that_may_not_be_looked_into_is_told(tmp_path):
+    secret = tmp_path / "secret"
+    secret.mkdir(mode=0o700)
+    code = "import os; from onecycle.api import diagnosis as d; os.setuid(65534); "
+    code += "print([line.ok for line in (*d._disks(), *d._data())])"
+    told = os.environ | {"ONECYCLE_CACHE": str(secret / "cache")}
+    told.pop("ONECYCLE_DATA", None)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd="/", env=told, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("False, False, False]"), done.stderr
 
 
 def test_the_extras_are_those_of_the_package():

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from onecycle import files, progress
 from onecycle.api.recipes import choose_recipe
+from onecycle.api.setup import check_seed
 from onecycle.datasets import augment, duplicates, facts
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.duplicates import Duplicates, Pair
 from onecycle.datasets.feed import Feed
 from onecycle.datasets.load import load as load_data
-from onecycle.errors import RecipeError
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import pictures, plots
 from onecycle.training.loop import check_sizes
@@ -33,6 +33,7 @@ class DataFacts:
     duplicates: Duplicates
     recipe: Recipe
     seed: int
+    augment_backend: str = "own"
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -71,15 +72,17 @@ class DataFacts:
         count = len(data.train)
         spec = self.recipe.sized(count, data.image_size).augment
         picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
-        feed = Feed(spec, data, "cpu", self.seed)
+        feed = Feed(spec, data, "cpu", self.seed, self.augment_backend)
         draws = []
         for epoch in range(EPOCHS):
             plan = augment.draw(spec, count, data.image_size, self.seed, epoch)
             places = plan.order.argsort()[picked]
             (images,) = feed.batches(epoch, plan, [places])
             draws.append(images.round().byte().numpy())
+        smaller = ", before it is made smaller" if self.recipe.resolution else ""
         title = (
-            f"What the network is given in training: recipe {self.recipe.name}, seed {self.seed}"
+            f"What the network is given in training{smaller}: recipe {self.recipe.name}, "
+            f"seed {self.seed}"
         )
         names = [data.classes[label] for label in data.train.labels[picked]]
         originals = data.train.pixels[data.train.rows[picked]]
@@ -133,7 +136,10 @@ class DataFacts:
         folder = files.make_folder(Path(out))
         paths = []
         for name, figure in figures.items():
-            if figure is not None:
+            if figure is None:  # of another data set, or of this one before its repair
+                with files.disk_errors(folder / name, "remove"):
+                    (folder / name).unlink(missing_ok=True)
+            else:
                 plots.save(figure, folder / name)
                 paths.append(folder / name)
         return paths
@@ -144,20 +150,20 @@ def data(
     *,
     recipe: str | Recipe | None = None,
     seed: int = 0,
+    image_size: int | None = None,
     quiet: bool = False,
 ) -> DataFacts:
     """Look at the data set `spec`: what is in it, and what is in it more than once.
 
     `spec` is what `train` takes as `data`. Files that can't be used are left out and told.
     `recipe`, by default the one that the catalogue names for the data, is the one whose
-    augmentation is shown; `seed` chooses the images that are shown, and augments them. Progress
-    goes to stderr unless `quiet`. Raises RecipeError and DataError, and DiskError for a cache that
-    can't be written.
+    augmentation is shown; `seed` chooses the images that are shown, and augments them;
+    `image_size` is as in `train`. Progress goes to stderr unless `quiet`. Raises RecipeError and
+    DataError, and DiskError for a cache that can't be written.
     """
     show = progress.Show(quiet)
-    if not 0 <= seed < 2**63:
-        raise RecipeError(f"--seed {seed}: give a whole number from 0 to 2**63 - 1")
+    check_seed(seed)
     chosen = choose_recipe(recipe, spec, None, ())
-    dataset = load_data(spec, show.decoded, show.downloaded, skip_bad=True)
+    dataset = load_data(spec, show.decoded, show.downloaded, skip_bad=True, image_size=image_size)
     check_sizes(chosen, dataset)
     return DataFacts(dataset, duplicates.find(dataset, show.compared), chosen, seed)

@@ -88,7 +88,9 @@ def _disks() -> list[Line]:
 
 def _disk(name: str, place: Path) -> Line:
     """Room on the disk where `place` is, or will be made."""
-    there = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+    above = (place.absolute(), *place.absolute().parents)
+    # os.path, because Path.exists raises where it may not look.
+    there = next(p for p in above if os.path.exists(p))  # noqa: PTH110
     free = shutil.disk_usage(there).free
     said = f"{place}: {free / 1e9:,.1f} GB free"
     if not os.access(there, os.W_OK):
@@ -104,7 +106,8 @@ def _data() -> list[Line]:
         try:
             found = located(name)
         except OnecycleError as error:  # ONECYCLE_DATA names something else, perhaps on purpose
-            lines.append(Line(name, str(error), ok=Path(os.environ["ONECYCLE_DATA"]).exists()))
+            given = os.environ.get("ONECYCLE_DATA", "")
+            lines.append(Line(name, str(error), ok=os.path.exists(given)))  # noqa: PTH110
             continue
         lines.append(Line(name, str(found) if found else "not here; downloaded when asked for"))
     return lines
@@ -114,9 +117,13 @@ def _extras() -> list[Line]:
     """Whether what each extra asks for is installed; that of the tests is for developers."""
     wanted: dict[str, list[str]] = {}
     for line in metadata.requires("onecycle") or ():
-        found = re.fullmatch(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]", line)
+        found = re.fullmatch(r"([\w.-]+(?:\[[\w-]+\])?).*extra == ['\"]([\w-]+)['\"]", line)
         if found and found[2] != "test":
             wanted.setdefault(found[2], []).append(found[1])
+    for libraries in wanted.values():  # an extra may ask for another one
+        for other in [each for each in libraries if each.startswith("onecycle[")]:
+            libraries.remove(other)
+            libraries += wanted[other.removeprefix("onecycle[").removesuffix("]")]
     return [_extra(name, libraries) for name, libraries in sorted(wanted.items())]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from onecycle import files, machine, progress
+from onecycle.api.setup import check_seed
 from onecycle.errors import RecipeError, did_you_mean
 from onecycle.evaluation.cam import class_maps
 from onecycle.evaluation.pick import ORDERS, SHOWN, pick
@@ -117,8 +118,7 @@ def gallery(
     for option, value, known in (("--show", show, SHOWN), ("--by", by, ORDERS)):
         if value not in known:
             raise RecipeError(f"{option} {value}: choose {', '.join(known)}")
-    if seed < 0:
-        raise RecipeError(f"--seed {seed}: give 0 or more")
+    check_seed(seed)
     only = Only(count, actual, predicted)
     classes = files.read_json(folder / record.CLASSES)
     wanted = only.numbers(classes)

@@ -1,5 +1,6 @@
 """Recipes as Python functions: those there are, and the one that a verb is asked for."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from onecycle.datasets.load import kind
 from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 
-Settings = Mapping[str, Any] | Iterable[str]
+Settings = Mapping[str, Any] | Iterable[str]  # a text alone is one assignment
 
 
 def recipes() -> list[Recipe]:
@@ -36,6 +37,6 @@ def choose_recipe(
 def _assignments(settings: Settings) -> list[str]:
     if isinstance(settings, Mapping):
         return [
-            f"{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in settings.items()
+            f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in settings.items()
         ]
-    return list(settings)
+    return [settings] if isinstance(settings, str) else list(settings)

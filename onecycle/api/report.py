@@ -93,7 +93,8 @@ def _pictures(folder: Path, recipe: Recipe, show: progress.Show) -> dict[str, An
     """What can be shown of the run's data, with what augments it, and what was taken for what."""
     summary = files.read_json(folder / record.SUMMARY)
     data = reopen.dataset(folder, summary["data_digest"], show.decoded, show.downloaded)
-    facts = DataFacts(data, Duplicates((), ()), recipe, summary["seed"])
+    backend = files.read_json(folder / record.ENVIRONMENT).get("augment_backend", "own")
+    facts = DataFacts(data, Duplicates((), ()), recipe, summary["seed"], backend)
     maps = find_spec("captum") is not None
     mistakes = gallery(folder, MISTAKES, cam=maps, quiet=True).pictures
     return {"samples": facts.samples(), "augmented": facts.augmented(), "mistakes": mistakes}

@@ -54,20 +54,21 @@ class Results:
 
 def results(
     *paths: str | Path,
-    where: tuple[str, ...] | list[str] = (),
+    where: str | tuple[str, ...] | list[str] = (),
     sort: str = "run",
     publish: str | Path | None = None,
 ) -> Results:
     """The runs at or below each of `paths` (`runs` if none is given), finished or not.
 
     Two or more paths are also compared: each is a run, or a folder with several seeds of one
-    recipe. `where` holds `key=pattern` conditions, `sort` a key (`-key`: from the largest).
-    `publish` names a folder that gets a compact JSON summary of each finished run. Raises
+    recipe. `where` holds `key=pattern` conditions for the rows, `sort` a key (`-key`: from the
+    largest). `publish` names a folder that gets a compact JSON summary of each finished run. Raises
     RecipeError for a path without runs, an unknown key, or runs that can't be compared.
     """
     given = [Path(path) for path in paths] or [Path("runs")]
     rows = [row for path in given for row in reading.collect(path)]
-    rows = reading.order(reading.select(rows, list(where)), sort)
+    wanted = [where] if isinstance(where, str) else list(where)
+    rows = reading.order(reading.select(rows, wanted), sort)
     compared = reading.candidates(given) if len(given) > 1 else []
     if publish is not None:
         _publish([row for row in rows if row["state"] == "finished"], Path(publish))
@@ -75,11 +76,20 @@ def results(
 
 
 def _publish(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Write each row's compact summary into `folder`, named after its run."""
-    files.make_folder(folder)
-    for row in rows:
-        run = Path(row["run"])
+    """Write each row's compact summary into `folder`, named after its run.
+
+    RecipeError, and nothing written, if two runs have the same name.
+    """
+    named: dict[str, Path] = {}
+    for run in (Path(row["run"]) for row in rows):
         # Seeds of one recipe lie in a folder of their own, whose name tells them apart.
         grouped = (run.parent / record.SEEDS).is_file()
         name = f"{run.resolve().parent.name}-{run.name}" if grouped else run.resolve().name
+        if (other := named.setdefault(name, run)).resolve() != run.resolve():
+            raise RecipeError(
+                f"--publish: {other} and {run} would both be {name}.json: rename one, or publish "
+                "them apart"
+            )
+    files.make_folder(folder)
+    for name, run in named.items():
         files.write_json(folder / f"{name}.json", tables.compact(run) | {"run": name})

@@ -1,6 +1,7 @@
 """What every verb of the command line shares: the app, common options, and how it ends."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -8,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from onecycle.errors import OnecycleError, RecipeError
+from onecycle.errors import DiskError, OnecycleError, RecipeError
 
 app = App(
     name="onecycle",
@@ -39,6 +40,12 @@ def main() -> None:
     except BrokenPipeError:  # as by `| head`, which wants no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Of the files of a run each says so itself: this is what is printed, to a full disk.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _stop(f"cannot write the output: {error.strerror}", DiskError.exit_code)
     except KeyboardInterrupt:
         _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
 

@@ -24,6 +24,7 @@ def data(
     *,
     recipe: str | None = None,
     seed: int = 0,
+    image_size: int | None = None,
     out: str | None = None,
     quiet: Quiet = False,
     json_: Json = False,
@@ -38,6 +39,8 @@ def data(
         Whose augmentation is shown; by default the one made for the data.
     seed:
         Of the images that are shown, and of the augmentation.
+    image_size:
+        Bring pictures to this many pixels, 16 to 128.
     out:
         The folder for the pictures; by default data-NAME. Older pictures in it are replaced.
     quiet:
@@ -49,7 +52,7 @@ def data(
 
     if out is not None:
         files.make_folder(Path(out))  # so that a wrong one is told before the work
-    found = onecycle.data(spec, recipe=recipe, seed=seed, quiet=quiet)
+    found = onecycle.data(spec, recipe=recipe, seed=seed, image_size=image_size, quiet=quiet)
     told = found.to_dict()
     folder = out or "data-" + (re.sub(r"[^\w.-]+", "-", told["name"]).strip("-.")[:60] or "set")
     paths = found.save_pictures(folder)

@@ -22,8 +22,6 @@ WIDEST = 24  # characters of a class name up to which columns are aligned
 
 @app.command
 def predict(
-    run: str,
-    /,
     *images: Annotated[str, Parameter(allow_leading_hyphen=True)],  # for the `-` of stdin
     pretrained: str | None = None,
     top: int = 3,
@@ -39,11 +37,9 @@ def predict(
 
     Parameters
     ----------
-    run:
-        The run folder; left out with --pretrained.
     images:
-        Image files, and folders of which every image is taken; - reads names from stdin, one a
-        line.
+        The run folder (not with --pretrained), then image files, and folders of which every image
+        is taken; - reads names from stdin, one a line.
     pretrained:
         Take this network, which comes with the package, instead of a run.
     top:
@@ -59,13 +55,14 @@ def predict(
     json_:
         Print a JSON list with an object for each image.
     """
-    given = None if pretrained else run
-    images = images if given else (run, *images)
-    if not images:
-        raise RecipeError("predict: name image files or folders, or - for names on stdin")
     for name in images:
         if name.startswith("-") and name != "-":
             raise RecipeError(f"{name}: no such option (of a file of that name, write ./{name})")
+    run = None if pretrained or not images else images[0]
+    pictures = images if pretrained else images[1:]
+    if not pictures:
+        first = "" if pretrained else "a run folder (or --pretrained NAME), then "
+        raise RecipeError(f"predict: name {first}image files or folders, or - for names on stdin")
     if csv_ and json_:
         raise RecipeError("--csv and --json: choose one")
     from onecycle.run import reopen
@@ -73,7 +70,7 @@ def predict(
 
     warnings.filterwarnings("ignore", module="PIL")  # what matters is in each file's problem
     options: Any = {"top": top, "device": device, "threads": threads, "quiet": quiet}
-    found = onecycle.predict(given, _named(images), pretrained=pretrained, **options)
+    found = onecycle.predict(run, _named(pictures), pretrained=pretrained, **options)
     bad: list[str] = []
     good = _good(found, bad)
     if json_:
@@ -81,7 +78,7 @@ def predict(
     elif csv_:
         _print_csv(good)
     else:
-        _print_table(good, reopen.images(chosen(given, pretrained)).classes)
+        _print_table(good, reopen.images(chosen(run, pretrained)).classes)
     if bad:
         raise DataError(f"images that can't be used: {len(bad):,}, named above")
 

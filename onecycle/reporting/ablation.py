@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from onecycle.reporting.plots import TRAIN, literal
+from onecycle.reporting.plots import TRAIN, blank, literal
 
 
 def worth(summary: dict[str, Any]) -> Figure:
@@ -16,8 +15,7 @@ def worth(summary: dict[str, Any]) -> Figure:
     rows = sorted(summary["ingredients"], key=lambda row: row["worth"]["mean"])
     names = [literal(row["ingredient"]) for row in rows]
     points = [100 * row["worth"]["mean"] for row in rows]
-    figure = Figure(figsize=(8, 1.4 + 0.45 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(8, 1.4 + 0.45 * len(rows))
     axes = figure.subplots()
     axes.barh(names, points, color=TRAIN, height=0.6)
     for place, row in enumerate(rows):

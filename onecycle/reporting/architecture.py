@@ -6,10 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
+
+from onecycle.reporting.plots import blank
 
 Layers = Sequence[Mapping[str, Any]]
 
@@ -96,8 +97,7 @@ def picture(layers: Layers, title: str) -> Figure:
     chain = _chain(layers)
     blocks, block_of = _grouped(layers, chain)
     arcs = _arcs(layers, chain, block_of)
-    figure = Figure(figsize=(11, 0.42 * len(blocks) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(11, 0.42 * len(blocks) + 0.9)
     axes = figure.subplots()
     left = -2.4 if any(arc.words for arc in arcs) else -1.0
     axes.set(xlim=(left, COLUMNS[-1] + 0.1), ylim=(len(blocks) - 0.4, -1.0))

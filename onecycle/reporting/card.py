@@ -28,7 +28,7 @@ def chapters(folder: Path, evaluation: dict[str, Any]) -> list[Chapter]:
         Chapter(
             "Model",
             (
-                f"An image classifier, trained from scratch by onecycle: recipe "
+                f"An image classifier, trained {_beginning(environment)} by onecycle: recipe "
                 f"{summary['recipe']} ({summary['recipe_digest']}), seed {summary['seed']}, "
                 f"{summary['epochs']:g} epochs, {summary['parameters']:,} parameters.",
                 f"It takes colour images of {size} by {size} pixels and gives a probability for "
@@ -51,6 +51,12 @@ def markdown(name: str, found: list[Chapter]) -> str:
         lines = [f"- {_literal(sentence)}" for sentence in chapter.sentences]
         parts += [f"## {chapter.heading}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _beginning(environment: dict[str, Any]) -> str:
+    """What the training began with."""
+    init = environment.get("init")
+    return f"from the weights of {init['run']}" if init else "from scratch"
 
 
 def _named(classes: list[dict[str, Any]]) -> str:

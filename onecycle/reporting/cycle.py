@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from onecycle.reporting.plots import JUDGED, RATE, TRAIN
+from onecycle.reporting.plots import JUDGED, RATE, TRAIN, blank
 
 STYLES = ("-", "--", ":")
 
@@ -20,8 +19,7 @@ def schedule(
 
     Steps are counted along the lower edge and epochs along the upper one.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(8, 5)
     rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     marker = "o" if len(rates) == 1 else ""
     rate.plot(rates, color=RATE, linewidth=1.8, marker=marker)

@@ -4,10 +4,9 @@ import math
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from onecycle.reporting.plots import JUDGED, RATE, TRAIN
+from onecycle.reporting.plots import JUDGED, RATE, TRAIN, blank
 
 Rows = list[dict[str, float]]
 COLOURS = (JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9")  # of the rules
@@ -18,8 +17,7 @@ def range_test(rows: Rows, found: dict[str, Any]) -> Figure:
 
     `rows` are those of `lr_find.csv`, `found` is what `lr_find.json` holds.
     """
-    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(7.4, 4.4)
     axes = figure.subplots()
     per_epoch = found["sweep"]["per_epoch"]
     draw = _accuracies if per_epoch else _losses

@@ -88,12 +88,15 @@ def render(folder: Path, contents: Contents) -> str:
 def command(folder: Path, recipe: dict[str, Any], environment: dict[str, Any]) -> str:
     """The command that makes the run in `folder` again, an option a line."""
     name, data = recipe["recipe"]["name"], environment["data"]
+    backend = environment.get("augment_backend", "own")
     known = name in book.names() and book.find(name).digest() == recipe["digest"]
     options: dict[str, Any] = {
         "--recipe": name if known else folder / record.RECIPE,
         "--data": data["source"],
         "--seed": environment["seed"],
         "--val-fraction": environment["val_fraction"] or None,
+        "--init": (environment.get("init") or {}).get("run"),
+        "--augment-backend": None if backend == "own" else backend,
         "--image-size": data.get("image_size_asked"),
         "--device": environment["machine"]["device"],
         "--precision": environment["machine"]["precision"],

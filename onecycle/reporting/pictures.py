@@ -5,17 +5,15 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
-from onecycle.reporting.plots import JUDGED
+from onecycle.reporting.plots import DPI, JUDGED, blank
 
 Pixels = NDArray[np.uint8]
 
-DPI = 130  # at which `plots.save` writes: so a pixel of the sheet is one of the file
 TILE = 80  # pixels on the sheet that an image has at least, enlarged by a whole number
 GAP = 2  # pixels between images
 MARGIN = 12  # pixels around the sheet, and between groups of images
@@ -130,8 +128,8 @@ class _Sheet:
 def _drawn(canvas: Pixels, texts: Sequence[tuple[int, int, str, str]]) -> Figure:
     height, width = canvas.shape[:2]
     # A little more than whole pixels, which would otherwise be rounded down.
-    figure = Figure(figsize=((width + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = blank((width + 0.01) / DPI, (height + 0.01) / DPI)
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from onecycle import files
 
@@ -76,18 +77,17 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
 
     `named` holds a name and the `metrics.csv` rows of its runs: one, or several seeds.
     """
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(11, 4)
     accuracy, loss = figure.subplots(1, 2)
-    for i, (name, runs) in enumerate(named):
+    firsts: list[Line2D] = []  # a line of each name
+    for i, (_, runs) in enumerate(named):
         colour = PALETTE[i % len(PALETTE)]
         for j, rows in enumerate(runs):
             part = "val" if "val_accuracy" in rows[0] else "test"
             epochs = [row["epoch"] for row in rows]
-            # A name may hold a `$`, which matplotlib would take for mathematics.
-            label = literal(name, 60) if j == 0 else None
             style = {"color": colour, "linewidth": 1.6, "marker": "o" if len(rows) == 1 else ""}
-            accuracy.plot(epochs, [100 * r[f"{part}_accuracy"] for r in rows], label=label, **style)
+            line = accuracy.plot(epochs, [100 * r[f"{part}_accuracy"] for r in rows], **style)
+            firsts += line if j == 0 else []
             loss.plot(epochs, [row["train_loss"] for row in rows], **style)
     accuracy.set_ylabel("top-1 accuracy (%), test or validation")
     loss.set_ylabel("training cross-entropy (nats), augmented")
@@ -95,7 +95,9 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    accuracy.legend(frameon=False, fontsize=8)
+    # As lists, because a line's own label must not begin with an underscore.
+    names = [literal(name, 60) for name, _ in named]
+    accuracy.legend(firsts, names, frameon=False, fontsize=8)
     return figure
 
 

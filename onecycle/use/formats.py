@@ -36,8 +36,8 @@ def metadata(trained: Trained) -> dict[str, str]:
     version = files.read_json(trained.folder / record.ENVIRONMENT)["versions"]["onecycle"]
     return {
         "trained_with": f"onecycle {version}",
-        "input": f"pixels: uint8 (N, {size}, {size}, 3), RGB of 0-255, upright, the shorter side "
-        f"scaled to {size}, the centre cut out",
+        "input": f"pixels: uint8 (N, {size}, {size}, 3), RGB of 0-255, upright, transparency on "
+        f"white, 16-bit grey divided by 257, the shorter side scaled to {size}, the centre cut out",
         "output": f"probabilities: fp32 (N, {classes}), softmax of logits / temperature; one view, "
         "no test-time augmentation",
         "classes": json.dumps(trained.classes),
