@@ -1,7 +1,7 @@
 """How many images a second a DavidNet step trains on, against the plain way, in one process.
 
 The plain way is what a first PyTorch script does: fp32, contiguous NCHW, batch norm over the whole
-batch. Both ways compute the same network on the same batch of 512; neither augments. They take
+batch. Both ways compute the same network on the same batch of 512; ours augments, too. They take
 turns, a step each, and the ratios of the turns are the result.
 
 usage: python bench/step_speed.py [--rounds 5] [--threads 2] [--precision auto]

@@ -84,7 +84,7 @@ class GhostBatchNorm(nn.Module):
         self.step_var.add_(var, alpha=len(x))
         return y
 
-    def fold(self, images: int, dropped: Tensor | None = None) -> None:
+    def fold(self, images: int, dropped: Tensor) -> None:
         """Move the running statistics by those of the step's `images`, and forget the latter.
 
         Where `dropped`, a truth on the device, holds, they stay as they were.
@@ -93,10 +93,7 @@ class GhostBatchNorm(nn.Module):
             (self.running_mean, self.step_mean),
             (self.running_var, self.step_var),
         ):
-            seen = step / images
-            running.lerp_(
-                seen if dropped is None else torch.where(dropped, running, seen), MOMENTUM
-            )
+            running.lerp_(torch.where(dropped, running, step / images), MOMENTUM)
             step.zero_()
 
 

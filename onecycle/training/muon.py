@@ -22,7 +22,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params: Any, lr: float, *, momentum: float, iterations: int) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
-        self.found_inf: Tensor | None = None
+        self.found_inf = torch.zeros(())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -37,16 +37,12 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         velocity, momentum, rate = state["momentum_buffer"], group["momentum"], group["lr"]
-        scale = len(parameter) ** 0.5 / parameter.norm()
-        if self.found_inf is not None:
-            # A step that changes nothing: 1 and 0 in place of what would change something.
-            stays = self.found_inf.bool()
-            gradient = torch.where(stays, 0.0, gradient)
-            velocity.mul_(torch.where(stays, 1.0, momentum)).add_(gradient)
-            scale = torch.where(stays, 1.0, scale)
-            rate = torch.where(stays, 0.0, rate)
-        else:
-            velocity.mul_(momentum).add_(gradient)
+        # In a step that changes nothing, 1 and 0 take the place of what would change something.
+        stays = self.found_inf.to(parameter.device).bool()
+        gradient = torch.where(stays, 0.0, gradient)
+        velocity.mul_(torch.where(stays, 1.0, momentum)).add_(gradient)
+        scale = torch.where(stays, 1.0, len(parameter) ** 0.5 / parameter.norm())
+        rate = torch.where(stays, 0.0, rate)
         ahead = gradient.add(velocity, alpha=momentum)
         update = orthogonal(ahead.flatten(1), group["iterations"]).view_as(parameter)
         parameter.mul_(scale).sub_(update.mul_(rate))
