@@ -15,6 +15,7 @@ from short_runs import begin_or_go_on, begin_or_go_on_until_call, command_line, 
 
 import onecycle
 from onecycle import files
+from onecycle.api import single
 from onecycle.errors import OnecycleError, RecipeError
 from onecycle.run import checkpoint, record
 from onecycle.training.schedule import timetable
@@ -212,6 +213,13 @@ def test_what_decides_the_bits_must_be_as_it_was_unless_forced(stopped, quick, u
     (resumed,) = (event for event in events(stopped) if event["event"] == "resume")
     assert len(resumed["forced"]) == 1 and said in resumed["forced"][0]
     assert_as_unbroken(stopped, unbroken)  # nothing had really changed
+
+
+def test_libraries_that_augment_decide_the_bits_too(make_recipe):
+    assert single._deciding(make_recipe(), "own") == ["torch"]
+    assert single._deciding(make_recipe("augment.colour=0.5"), "own") == ["torch", "kornia"]
+    assert single._deciding(make_recipe("augment.policy=trivial"), "own") == ["torch", "kornia"]
+    assert single._deciding(make_recipe(), "albumentations") == ["torch", "albumentations"]
 
 
 def test_changed_data_is_refused_unless_forced(stopped, quick, monkeypatch):

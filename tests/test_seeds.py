@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import onecycle
-from onecycle import files
+from onecycle import files, machine
 from onecycle.api import seeds
 from onecycle.errors import DiskError, InterruptedRun, OnecycleError, RecipeError
 from onecycle.run import conduct, record
@@ -40,6 +40,15 @@ def test_each_seed_is_a_run_and_the_figures_are_their_spread(finished):
         right = run.probabilities.argmax(axis=1) == labels
         recalls.append(right[labels == 3].mean())
     assert finished.summary["per_class"]["3"]["recall"]["mean"] == pytest.approx(np.mean(recalls))
+
+
+def test_all_seeds_compute_alike(tmp_path, monkeypatch):
+    """Though the comparison of precisions comes out otherwise the next time."""
+    answers = iter(["fp32", *["bf16"] * 9])
+    monkeypatch.setattr(machine, "_best_precision", lambda _: (next(answers), "it seems so"))
+    options = OPTIONS | {"precision": "auto"}
+    runs = onecycle.train("digits", seeds=2, out="two", **options).runs
+    assert [run.summary["precision"] for run in runs] == ["fp32", "fp32"]
 
 
 def test_a_seed_is_the_run_that_it_would_be_alone(finished):

@@ -91,6 +91,7 @@ def ablate(
     folder = _folder(
         setup, {"seeds": every, "variants": list(left_out)}, Path(out) if out else None
     )
+    setup = setup.settled()
     again = f"the same onecycle ablate with --out {shlex.quote(str(folder))}"
     show.note(f"{folder}: {len(left_out)} variants, {seeds} seeds each")
     for name, variant in left_out.items():

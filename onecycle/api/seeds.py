@@ -51,10 +51,20 @@ def train(
     lock = files.FolderLock(folder)
     try:
         record.check_empty(folder)  # another run may have been quicker, and be over
+        setup = setup.settled()
         if setup.lr_auto:  # once for all, so that they are seeds of one recipe
             dataset, where, _ = setup.open(seeds[0], show)
             begin = initial(Path(setup.init), setup.recipe, dataset) if setup.init else None
-            job = Job(setup.recipe, dataset, where, seeds[0], folder, init=begin)
+            job = Job(
+                setup.recipe,
+                dataset,
+                where,
+                seeds[0],
+                folder,
+                init=begin,
+                augment_backend=setup.augment_backend,
+                max_memory=setup.max_memory,
+            )
             setup = setup.with_recipe(with_found_rates(job, show))
         files.write_json(
             folder / record.RECIPE,

@@ -69,6 +69,8 @@ class Setup:
         """
         where = machine.choose(self.device, self.precision, self.threads)
         ranks = join(where.device)
+        if ranks.largest(where.precision == "fp32") and where.precision != "fp32":
+            where = replace(where, precision="fp32", reason="another process chose it")
         if not ranks.first:
             show.hush()
         check_groups(self.recipe, ranks)
@@ -82,6 +84,14 @@ class Setup:
         with torch.device("meta"):
             optim.grouped(self.recipe, build(self.recipe.model, dataset, seed))
         return dataset, where, ranks
+
+    def settled(self) -> "Setup":
+        """The same with device, precision and threads as this machine has them now.
+
+        So that several runs compute alike: precisions are compared anew each time.
+        """
+        where = machine.choose(self.device, self.precision, self.threads)
+        return replace(self, device=where.device, precision=where.precision, threads=where.threads)
 
     def with_recipe(self, recipe: Recipe) -> "Setup":
         """The same with another recipe, whose rates are settled."""

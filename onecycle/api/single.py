@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from onecycle.run.job import Job
 from onecycle.run.memory import explained
 from onecycle.run.tracking import tracking
 
+IF_INSTALLED = ("kornia", "albumentations")
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
@@ -144,9 +146,21 @@ def _changed(
         found.append(f"it was trained by {world} processes, not {ranks.world}")
     if (hardware := made.get("hardware", now["hardware"])) != now["hardware"]:
         found.append(f"it was trained on {hardware}, not {now['hardware']}")
-    if (torch := made["versions"]["torch"]) != now["versions"]["torch"]:
-        found.append(f"it was trained with torch {torch}, not {now['versions']['torch']}")
+    for name in _deciding(recipe, made.get("augment_backend", "own")):
+        then, here = (each["versions"].get(name, "none") for each in (made, now))
+        if then != here:
+            found.append(f"it was trained with {name} {then}, not {here}")
     return found
+
+
+def _deciding(recipe: Recipe, augment_backend: str) -> list[str]:
+    """The libraries whose versions decide the bits of a run."""
+    used = {
+        "torch": True,
+        "kornia": recipe.augment.policy != "none" or recipe.augment.colour > 0,
+        "albumentations": augment_backend == "albumentations",
+    }
+    return [name for name, is_used in used.items() if is_used]
 
 
 @contextmanager
@@ -236,5 +250,6 @@ def _surroundings(where: Machine, ranks: Ranks) -> dict[str, Any]:
         "hardware": machine.device_name(where.device),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "versions": {name: metadata.version(name) for name in VERSIONS}
+        | {name: metadata.version(name) for name in IF_INSTALLED if find_spec(name)},
     }
