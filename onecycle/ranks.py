@@ -6,19 +6,17 @@ between GPUs and gloo between CPUs. Code elsewhere holds a `Ranks` and asks it; 
 """
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.parallel import DistributedDataParallel
 
 from onecycle.errors import OnecycleError, RecipeError, one_line
 
@@ -40,19 +38,6 @@ class Ranks:
     def share(self, count: int) -> slice:
         """Which of `count` things in a row are this process's; the shares differ by one at most."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
-
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """`model` as it is to be called so that gradients become the mean over the processes'."""
-        if self.world == 1:
-            return model
-        with warnings.catch_warnings():
-            # The new name of this argument is not in every torch that we support.
-            warnings.simplefilter("ignore", FutureWarning)
-            return DistributedDataParallel(model, broadcast_buffers=False)
-
-    def silent(self, model: nn.Module) -> AbstractContextManager[None]:
-        """A block in which `model`, from `parallel`, only adds up its own gradients."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; one message for all of them."""

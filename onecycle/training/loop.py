@@ -1,7 +1,7 @@
 """The training loop: a generator that yields after each completed step."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,6 @@ def fit(
     table = table or timetable(recipe, len(dataset.train))
     check_sizes(recipe, dataset)
     check_groups(recipe, ranks)
-    model = ranks.parallel(state.model)
     feed = feed or Feed(recipe.augment, dataset, machine.device, seed)
     labels = torch.from_numpy(dataset.train.labels).to(machine.device)
     weights = None
@@ -74,7 +73,7 @@ def fit(
         weights = class_weights(dataset).to(machine.device)
     dropped = torch.zeros((), dtype=torch.bool, device=machine.device)
     epoch = -1
-    with keeping(machine.device), Lanes(model, recipe, machine, ranks) as lanes:
+    with keeping(machine.device), Lanes(state.model, recipe, machine, ranks) as lanes:
         while state.step < table.total_steps:
             step = state.step % table.steps_per_epoch  # of the epoch
             if epoch != table.epoch(state.step):
@@ -218,23 +217,18 @@ def _gradients(
     at_once = 1 if recipe.model.dropout else machine.at_once(images.shape[1])
     cut = pieces(part.sizes, at_once)
     start = 0
-    for number, (count, groups) in enumerate(cut, start=1):
+    for number, (count, groups) in enumerate(cut):
         piece = slice(start, start + count)
         start += count
         for norm in norms(model):
             norm.groups = groups
-        group = part.first_group + number - 1
-        # Gradients are exchanged once a step, during the last piece's backward pass.
-        with work.ranks.silent(model) if number < len(cut) else nullcontext():
-            with _dropout_stream(recipe, work.seed, work.step, group), machine.autocast():
-                logits = model(images[piece])
-            piece_loss = _summed_loss(work, logits, answers[piece]).div(work.images)
-            # The exchange takes the mean over the processes, and the sum is wanted.
-            torch.autograd.backward(piece_loss * machine.loss_scale * work.ranks.world)
+        group = part.first_group + number
+        with _dropout_stream(recipe, work.seed, work.step, group), machine.autocast():
+            logits = model(images[piece])
+        piece_loss = _summed_loss(work, logits, answers[piece]).div(work.images)
+        torch.autograd.backward(piece_loss * machine.loss_scale)
         loss += piece_loss.detach()
         correct += (logits.detach().argmax(1) == answers.labels[piece]).sum()
-    if not cut and work.ranks.world > 1:
-        _exchange_nothing(model, images)
     return loss, correct
 
 
@@ -250,12 +244,6 @@ def _summed_loss(work: _Work, logits: Tensor, answers: Answers) -> Tensor:
     if answers.others is None or answers.own is None:
         return losses(answers.labels).sum()
     return losses(answers.others).lerp(losses(answers.labels), answers.own).sum()
-
-
-def _exchange_nothing(model: nn.Module, images: Tensor) -> None:
-    """Take part in the exchange of gradients without images, leaving all statistics alone."""
-    model.eval()
-    model(images.new_zeros((1, *images.shape[1:]))).sum().mul(0).backward()
 
 
 @contextmanager
@@ -278,8 +266,13 @@ def _update(
     """
     layers = list(norms(state.model))
     sums = [statistic for norm in layers for statistic in (norm.step_mean, norm.step_var)]
-    work.ranks.add_up([*sums, loss, correct])
-    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    learnt = [p for p in state.model.parameters() if p.requires_grad]
+    if work.ranks.world > 1:
+        for parameter in learnt:
+            if parameter.grad is None:  # a short batch has no images for some of the processes
+                parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in learnt if p.grad is not None]
+    work.ranks.add_up([*gradients, *sums, loss, correct])
     # One number that is finite only if all of them are; the device isn't waited for.
     dropped = dropped | ~torch.isfinite(get_total_norm([*gradients, *sums, loss]))
     for norm in layers:
