@@ -249,8 +249,8 @@ def test_wrong_suffixes_and_odd_names_are_no_fault(tmp_path):
 def test_folders_named_like_images_are_no_images(tmp_path):
     path = write(tmp_path / "pets", tree())
     (path / "train/cat/9.png").mkdir()
-    (path / "train/cat/8.png").mkdir()
-    (path / "train/cat/8.png/0.png").write_bytes(b"x")
+    (path / "8.png/a").mkdir(parents=True)
+    (path / "8.png/a/0.png").write_bytes(b"x")
     assert len(load(path).train) == 6
 
 

@@ -78,7 +78,7 @@ def test_batches_are_timed_as_large_as_the_time_allows(tiny, make_recipe, machin
     """A few images take a second in all; then whoever has the time for two larger steps has one."""
     seen, now = [], [0.0]
 
-    def timed(share, recipe, dataset, machine, batch):
+    def timed(share, recipe, dataset, machine, batch, feed):
         seen.append(batch)
         now[0] += 1.0
         return 0.1
