@@ -193,6 +193,11 @@ def test_wrong_use_ends_in_one_line(command, tmp_path, monkeypatch, arguments, c
     assert (ended, out) == (code, "") and said in err and len(err.splitlines()) == 1
 
 
+def test_pictures_are_looked_at_in_the_size_that_training_would_take(folder):
+    found = onecycle.data(folder, image_size=16, quiet=True)
+    assert found.dataset.image_size == 16
+
+
 def test_the_recipe_is_the_one_made_for_the_data(tiny, pretend):
     pretend(tiny)
     assert onecycle.data("digits").recipe.name == "digits"

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from onecycle.datasets import augment
+from onecycle.evaluation.predict import probabilities
 from onecycle.ranks import ALONE, Ranks
 from onecycle.training.loop import share
+from onecycle.training.state import create
 
 RECIPE = ["--data", "digits", "--set", "model.width=4", "--set", "batch_size=64"]
 RECIPE += ["--set", "ghost_batch=16", "--precision", "fp32", "--threads", "1"]
@@ -77,6 +79,14 @@ def together(world, *arguments):
         )
         for rank in range(world)
     ]
+
+
+def test_fewer_images_than_processes_are_judged_by_each(tiny, make_recipe, machine):
+    state = create(make_recipe(), tiny, machine, seed=0)
+    one = tiny.test.subset(np.arange(1))
+    for rank in range(2):
+        found = probabilities(state.model, one, machine, ranks=Ranks(rank, 2))
+        np.testing.assert_array_equal(found, probabilities(state.model, one, machine))
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,21 @@ def test_tables_are_sorted_and_in_per_cent():
     assert len(seeds.splitlines()) == 3 and "| 2 | 90.50 ± 6.35 |" in seeds
 
 
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend():
+    figure = plots.overlay([("_mine", [rows("test")]), ("b", [rows("test")])])
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == ["_mine", "b"]
+    assert figure._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
+
+
+@pytest.mark.parametrize("name", ["runs/x [old] :cat:", "x[/y]"])
+def test_a_path_is_shown_as_it_is(capsys, name):
+    progress.Show().note(name)
+    show = progress.Show()
+    show._console.print(name)
+    assert capsys.readouterr().err == f"{name}\n{name}\n"
+
+
 def test_overlaid_curves_have_a_colour_a_name_and_a_line_a_run():
     figure = plots.overlay([("a$1$", [rows("test"), rows("test")]), ("b", [rows("val")])])
     accuracy = figure.axes[0]

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 import onecycle
 from onecycle import files, machine
+from onecycle.api.recipes import choose_recipe
 from onecycle.datasets.load import load
-from onecycle.errors import DivergedError, InterruptedRun, OnecycleError, RecipeError
+from onecycle.errors import DiskError, DivergedError, InterruptedRun, OnecycleError, RecipeError
 from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
@@ -278,6 +279,35 @@ def test_one_writer_a_folder(tmp_path):
         files.FolderLock(tmp_path)
     lock.release()
     files.FolderLock(tmp_path).release()
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    with pytest.raises(DiskError, match=r"can't be locked \(No locks available\)"):
+        files.FolderLock(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('groups=[{match="foo*",optimizer="adamw"}]', "no group matches the parameter"),
+        ('schedule={kind="triangular",lr_start=1e-4,lr_peak=1e-3,cycle_epochs=0.1}', "no room"),
+    ],
+)
+def test_a_recipe_that_cannot_be_leaves_no_folder(tmp_path, setting, said):
+    with pytest.raises(RecipeError, match=said):
+        onecycle.train("digits", settings=setting, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_texts_numbers_or_lists():
+    given = {"resolution": ((0.0, 0.5), (1.0, 1.0)), "drop_last": True, "model.width": 4}
+    found = choose_recipe("davidnet", "digits", None, given)
+    assert (found.resolution, found.drop_last, found.model.width) == (*given.values(),)
+    assert choose_recipe("davidnet", "digits", None, "model.width=5").model.width == 5
 
 
 def test_a_killed_holder_leaves_no_lock(tmp_path):

@@ -154,6 +154,23 @@ def test_what_is_published_can_be_listed_again(make_run, tmp_path):
         onecycle.results("kept/net-1.json", "kept/many-seed-0.json")
 
 
+def test_no_run_is_published_over_another(make_run, tmp_path):
+    make_run("a/net", [1, 0])
+    make_run("b/net", [1, 1])
+    with pytest.raises(RecipeError, match=r"a/net and .*b/net would both be net\.json"):
+        onecycle.results(publish="kept")
+    assert not (tmp_path / "kept").exists()
+    assert len(onecycle.results(where="run=*a/net", publish="kept").rows) == 1
+
+
+def test_seeds_that_are_all_alike_are_not_compared(make_run):
+    for name in ("one", "other"):
+        for seed in (0, 1):
+            make_run(f"{name}/seed-{seed}", [1, int(name == "one")], seed)
+    (found,) = onecycle.results("runs/one", "runs/other").accuracy_differences
+    assert "no spread to judge by" in found["reason"]
+
+
 def test_the_command_prints_a_table_csv_or_json(make_run, capsys, monkeypatch):
     from onecycle.cli import results as command
 
