@@ -17,8 +17,9 @@ from report_files import named, write_run
 
 import onecycle
 from onecycle import cli, files
+from onecycle.api.data import DataFacts
 from onecycle.cli.app import app
-from onecycle.errors import DataError, DiskError, RecipeError
+from onecycle.errors import DataError, DiskError, MissingExtraError, RecipeError
 from onecycle.recipe import book
 from onecycle.reporting import card, page, plots
 from onecycle.run import record, reopen
@@ -220,6 +221,15 @@ def test_without_its_data_a_run_is_reported_and_the_page_says_why(
     found = Parsed(onecycle.report(run).path)
     assert "/x/<b> is gone" in found.text and "Samples" not in found.text
     assert "/x/<b> is gone" in capsys.readouterr().err
+
+
+def test_without_a_library_that_augmented_a_run_is_reported(make_run, drawn_at_once, monkeypatch):
+    def gone(*_):
+        raise MissingExtraError("augment.policy needs kornia: pip install 'onecycle[policies]'")
+
+    monkeypatch.setattr(DataFacts, "augmented", gone)
+    found = Parsed(onecycle.report(make_run(), quiet=True).path)
+    assert "augment.policy needs kornia" in found.text
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -82,11 +82,12 @@ def ablate(
         raise RecipeError("--val-fraction 0: an ablation is judged on held-out training images")
     show = progress.Show(quiet)
     setup = Setup(chosen, str(data), 0.0, skip_bad, image_size, device, precision, threads)
-    own = setup.open(seed, show)[0].val
+    dataset = setup.open(seed, show)[0]
     if val_fraction is None:
-        val_fraction = 0.0 if own else VAL_FRACTION
+        val_fraction = 0.0 if dataset.val else VAL_FRACTION
+    if val_fraction:  # what is wrong with it is told before a folder is made
+        dataset.hold_out(val_fraction, seed)
     setup = replace(setup, val_fraction=val_fraction)
-    setup.open(seed, show)  # what is wrong with the fraction is told before a folder is made
     every = list(range(seed, seed + seeds))
     folder = _folder(
         setup, {"seeds": every, "variants": list(left_out)}, Path(out) if out else None

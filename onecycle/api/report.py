@@ -15,7 +15,7 @@ from onecycle.api.evaluation import assess
 from onecycle.api.gallery import gallery
 from onecycle.api.summary import draw_schedule
 from onecycle.datasets.duplicates import Duplicates
-from onecycle.errors import DataError, DiskError
+from onecycle.errors import DataError, DiskError, MissingExtraError
 from onecycle.model import anatomy
 from onecycle.model.build import build
 from onecycle.recipe import book
@@ -57,8 +57,8 @@ def report(
 
     The page has neither script nor request, and all its pictures in it. `out` names another file;
     `card` one for the page's model card as Markdown. The worst mistakes have class activation maps
-    if captum is there. Where the data can't be read again, its pictures are left out, and the page
-    says why.
+    if captum is there. Where the data can't be read again, or a library that augmented it is gone,
+    its pictures are left out, and the page says why.
 
     Raises RecipeError for a run that is missing or not finished, DiskError.
     """
@@ -70,7 +70,7 @@ def report(
     pictures: dict[str, Any] = {}
     try:
         pictures = _pictures(folder, recipe, show)
-    except (DataError, DiskError) as error:
+    except (DataError, DiskError, MissingExtraError) as error:
         pictures = {"lacking": str(error)}
         show.note(f"the report has no pictures of the data: {error}")
     contents = page.Contents(
