@@ -28,14 +28,19 @@ def on_meta(make_data, name, size=32, **fields):
         return make(make_data, name, NETWORKS[name], size, **fields)
 
 
-def fields_of(rows, key="receptive_field"):
-    """The figure of the last layer of each name, and of each module that holds it."""
+def by_module(rows):
+    """The last layer of each name, and of each module that holds it."""
     found = {}
     for row in rows:
         parts = row.name.split(".")
         for depth in range(1, len(parts) + 1):
-            found[".".join(parts[:depth])] = getattr(row, key)
+            found[".".join(parts[:depth])] = row
     return found
+
+
+def fields_of(rows, key="receptive_field"):
+    """A figure of each of them."""
+    return {name: getattr(row, key) for name, row in by_module(rows).items()}
 
 
 @pytest.mark.parametrize(
@@ -87,16 +92,23 @@ def linear(model):
 
 
 def extent(output, image):
-    """Rows and columns of `image` that the middle of `output` (N, C, H, W) depends on."""
+    """First and last row and column of `image` that the middle of `output` (N, C, H, W) sees."""
     middle = output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum()
     (gradient,) = torch.autograd.grad(middle, image, retain_graph=True)
     reached = (gradient[0].sum(0) > 0).nonzero()
-    return tuple((reached.max(0).values - reached.min(0).values + 1).tolist())
+    return reached.min(0).values.tolist(), reached.max(0).values.tolist()
+
+
+def stated_extent(row, output):
+    """The same by what is said of the layer: the middle of the field, and its side."""
+    center = row.first_center + row.effective_stride * (output.shape[2] // 2)
+    half = (row.receptive_field - 1) / 2
+    return [center - half] * 2, [center + half] * 2
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_receptive_fields_are_what_the_gradient_reaches(make_data, name):
-    stated = fields_of(anatomy.layers(make(make_data, name, width=1), 32))
+    stated = by_module(anatomy.layers(make(make_data, name, width=1), 32))
     model = linear(make(make_data, name, width=1))
     outputs = {}
     for key, module in model.named_modules():
@@ -108,10 +120,11 @@ def test_receptive_fields_are_what_the_gradient_reaches(make_data, name):
     model(image)
     assert len(outputs) > 15
     for key, output in outputs.items():
-        assert extent(output, image) == (stated[key], stated[key]), key
+        assert extent(output, image) == stated_extent(stated[key], output), key
     last = outputs[[key for key in outputs if key.count(".") == 0][-1]]
     pooled = nn.functional.avg_pool2d(last, 3 if name == "speednet" else 4)
-    assert extent(pooled, image) == (stated["pool"], stated["pool"])
+    first, last = extent(pooled, image)
+    assert last[0] - first[0] + 1 == stated["pool"].receptive_field
 
 
 def test_a_pool_over_the_whole_map_sees_more_of_a_larger_image(make_data):

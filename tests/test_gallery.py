@@ -155,7 +155,7 @@ def test_a_gallery_is_written_when_asked_and_the_same_again(run):
     assert sorted(first) == ["gallery.csv", "maps.npy", "page-1.png"]
     rows = list(csv.DictReader(first["gallery.csv"].decode().splitlines()))
     assert [row["name"] for row in rows] == [p.name for p in found.pictures]
-    assert np.load(found.path / "maps.npy").shape == (4, 2, 2)
+    assert np.load(found.path / "maps.npy").shape == (4, 16, 16)
     gallery(run, 4, show="all", cam=True).save()
     assert {path.name: path.read_bytes() for path in found.path.iterdir()} == first
     assert gallery(run, 4, show="all", by="random").path != found.path
@@ -217,19 +217,34 @@ def test_top_losses_is_one_figure(run):
         run.top_losses(101)
 
 
-def test_maps_are_grad_cam_by_hand(tiny, make_recipe):
+@pytest.mark.parametrize(
+    ("name", "stage", "size", "centers"),
+    [
+        ("davidnet", "layer3", 16, [3.5, 11.5]),  # each place sees around its own 8 pixels
+        ("speednet", "layer3", 32, [4, 12, 20]),  # its maps of 31, 15 and 7 lose their last row
+        ("resnet18", "layer4", 32, [0, 8, 16, 24]),  # strided convolutions see around each 8th
+    ],
+)
+def test_maps_are_grad_cam_by_hand(make_data, make_recipe, name, stage, size, centers):
     """Gradients averaged over places weigh the channels; what is below zero is nothing."""
-    model = build(make_recipe("epochs=1").model, tiny, seed=0).eval()
-    images, targets = tiny.test.images(0, 5), np.array([0, 1, 2, 1, 0])
+    data = make_data(size=size, train=9, test=5)
+    recipe = make_recipe(f"model.name={name}", "model.width=8")
+    model = build(recipe.model, data, seed=0).eval()
+    images, targets = data.test.images(0, 5), np.array([0, 1, 2, 1, 0])
     kept = {}
-    hook = model.layer3.register_forward_hook(lambda *given: kept.update(stage=given[2]))
+    hook = model.get_submodule(stage).register_forward_hook(lambda *given: kept.update(x=given[2]))
     logits = model(torch.from_numpy(images))
     hook.remove()
-    (slope,) = torch.autograd.grad(logits[range(5), targets].sum(), kept["stage"])
-    expected = F.relu((slope.mean((2, 3), keepdim=True) * kept["stage"]).sum(1))
+    (slope,) = torch.autograd.grad(logits[range(5), targets].sum(), kept["x"])
+    maps = F.relu((slope.mean((2, 3), keepdim=True) * kept["x"]).sum(1)).detach().numpy()
+
+    def between(values):
+        return np.interp(np.arange(size), centers, values)
+
+    expected = np.apply_along_axis(between, 2, np.apply_along_axis(between, 1, maps))
     found = class_maps(model, images, targets, "cpu")
-    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-4, atol=1e-6)
-    assert found.shape == (5, 2, 2)
+    assert found.max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * found.max())
 
 
 def test_maps_leave_the_network_and_random_states_alone(tiny, make_recipe):
@@ -246,7 +261,7 @@ def test_maps_leave_the_network_and_random_states_alone(tiny, make_recipe):
 def test_the_last_stage_is_layer3_whatever_the_head(make_data, make_recipe, size, head):
     data = make_data(size=size, train=9, test=3)
     model = build(make_recipe(f"model.head={head}").model, data, seed=0)
-    assert last_stage(model, data.test.images(0, 1), "cpu") is model.layer3
+    assert last_stage(model, data.test.images(0, 1), "cpu") == "layer3"
 
 
 def test_any_network_with_convolutions_has_a_last_stage():
@@ -261,7 +276,7 @@ def test_any_network_with_convolutions_has_a_last_stage():
     images = np.zeros((1, 8, 8, 3), dtype=np.uint8)
     first, last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 6)
     plain = Nhwc(first, nn.ReLU(), last, nn.Flatten(), nn.Linear(4, 2))
-    assert last_stage(plain, images, "cpu") is first, "the other gives maps of a single pixel"
+    assert last_stage(plain, images, "cpu") == "body.0", "the other gives maps of a single pixel"
     with pytest.raises(OnecycleError, match="no convolution"):
         last_stage(Nhwc(nn.Flatten(), nn.Linear(192, 2)), images, "cpu")
 

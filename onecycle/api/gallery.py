@@ -38,7 +38,7 @@ class Gallery:
         return drawing.rows(self.pictures)
 
     def save(self) -> None:
-        """Write `gallery.csv`, `page-<n>.png` and, if there are maps, `maps.npy` (n, h, w)."""
+        """Write `gallery.csv`, `page-<n>.png` and, if there are maps, `maps.npy` (n, H, W)."""
         files.make_folder(self.path)
         files.write_bytes(self.path / "gallery.csv", drawing.listing(self.pictures))
         for number, figure in enumerate(self.figures(), start=1):

@@ -1,13 +1,16 @@
 """Where a network looked: Grad-CAM (Selvaraju et al. 2017) by captum."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onecycle.errors import OnecycleError, need
+from onecycle.model import anatomy
 
 BATCH = 100  # images at once
 
@@ -17,8 +20,10 @@ def class_maps(
 ) -> NDArray[np.float32]:
     """How much each place of the last convolutional stage speaks for the class `targets`.
 
-    `images` (n, H, W, 3), `targets` (n,); gives (n, h, w), nothing below 0. The model is used in
-    eval mode, left in the mode in which it was found. Raises MissingExtraError without captum.
+    `images` (n, H, W, 3), `targets` (n,); gives (n, H, W), nothing below 0: each place stands at
+    the pixel in the middle of what it sees, and between places it is interpolated. The model is
+    used in eval mode, left in the mode in which it was found. Raises MissingExtraError without
+    captum.
     """
     with warnings.catch_warnings():
         # captum's progress bars, which are not shown here, miss widgets in a notebook.
@@ -27,7 +32,8 @@ def class_maps(
     training = model.training
     model.eval()
     try:
-        method = attribution.LayerGradCam(model, last_stage(model, images[:1], device))
+        name = last_stage(model, images[:1], device)
+        method = attribution.LayerGradCam(model, model.get_submodule(name))
         parts = []
         for start in range(0, len(images), BATCH):
             batch = torch.from_numpy(images[start : start + BATCH]).to(device).float()
@@ -36,25 +42,43 @@ def class_maps(
             parts.append(maps[:, 0].detach().cpu())
     finally:
         model.train(training)
-    result: NDArray[np.float32] = torch.cat(parts).numpy()
+    side = images.shape[1]
+    inside = [row for row in anatomy.layers(model, side) if f"{row.name}.".startswith(f"{name}.")]
+    result: NDArray[np.float32] = on_pixels(torch.cat(parts), inside[-1], side).numpy()
     return result
 
 
+def on_pixels(maps: Tensor, layer: anatomy.Layer, side: int) -> Tensor:
+    """`maps` (n, h, w) of what `layer` gives, as (n, side, side), for images of so many pixels.
+
+    Stretching them over the image instead would shift them: valid convolutions and pools that
+    leave out an odd row see the bottom right corner less.
+    """
+    places = (torch.arange(side) - layer.first_center) / layer.effective_stride
+    places = places / (maps.shape[1] - 1) * 2 - 1  # as grid_sample counts: -1 first, 1 last
+    grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), dim=-1)
+    grid = grid.expand(len(maps), side, side, 2)
+    return F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=True)[:, 0]
+
+
 @torch.no_grad()
-def last_stage(model: nn.Module, images: NDArray[np.uint8], device: str) -> nn.Module:
-    """The last module to finish that holds a convolution and gives maps larger than a pixel.
+def last_stage(model: nn.Module, images: NDArray[np.uint8], device: str) -> str:
+    """Name of the last module to finish that has a convolution and gives maps larger than a pixel.
 
     `images` (n, H, W, 3) are put through `model`. Raises OnecycleError if there is none.
     """
-    finished: list[nn.Module] = []
+    finished: list[str] = []
 
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-            finished.append(module)
+    def noted(name: str) -> Callable[[nn.Module, object, object], None]:
+        def note(_: nn.Module, __: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+                finished.append(name)
+
+        return note
 
     handles = [
-        module.register_forward_hook(note)
-        for module in model.modules()
+        module.register_forward_hook(noted(name))
+        for name, module in model.named_modules()
         if any(isinstance(inner, nn.Conv2d) for inner in module.modules())
     ]
     try:

@@ -39,6 +39,8 @@ class Layer:
     shape: tuple[int, ...]  # of its output: (C, H, W), or (classes,)
     parameters: int
     receptive_field: int  # side in input pixels of the square that an output number depends on
+    first_center: float  # the middle of that square for the first row's numbers, in input rows
+    effective_stride: int  # input rows from there to the middle for the next row's
     multiply_adds: int  # of convolutions and matrix products
     activation_mb: float  # its output in fp32, in 10**6 bytes
 
@@ -117,6 +119,8 @@ def _rows(graph: fx.Graph, modules: dict[str, nn.Module]) -> list[Layer]:
                 shape=node.meta["shape"],
                 parameters=sum(p.numel() for p in module.parameters()) if module else 0,
                 receptive_field=reach[node].high - reach[node].low + 1,
+                first_center=(reach[node].low + reach[node].high) / 2,
+                effective_stride=reach[node].step,
                 multiply_adds=node.meta["multiply_adds"],
                 activation_mb=prod(node.meta["shape"]) * BYTES / 1e6,
             )

@@ -34,7 +34,7 @@ LISTED = ("index", "name", "actual", "predicted", "confidence", "loss", "quality
 class Picture:
     """An image (H, W, 3) uint8, where it is from, what it is and what it was taken for.
 
-    `index` counts from 0 in its part of the data. `heat` (h, w) is a class activation map;
+    `index` counts from 0 in its part of the data. `heat` (H, W) is a class activation map;
     `quality` is how well the label fits, from 0 to 1, where labels are in doubt.
     """
 
@@ -60,7 +60,7 @@ def gather(
 ) -> tuple[Picture, ...]:
     """The images at the positions `chosen` of `split`, with what is known of them.
 
-    `probabilities`, `labels` and `quality` are of the whole split, `maps` (n, h, w) of the chosen.
+    `probabilities`, `labels` and `quality` are of the whole split, `maps` (n, H, W) of the chosen.
     """
     images = split.subset(chosen).images()
     predicted, loss = probabilities.argmax(axis=1), losses(probabilities, labels)
