@@ -39,6 +39,14 @@ def test_curves_show_the_rows(part, name):
     assert list(axes[2].lines[0].get_ydata()) == [row["lr"] for row in rows(part)]
 
 
+def test_curves_say_where_images_grow():
+    loss, accuracy, rate = plots.curves(rows("test"), [(0.0, 16), (1.5, 24), (2.25, 32)]).axes
+    for axes in (loss, accuracy):
+        assert [line.get_xdata()[0] for line in axes.lines[2:]] == [1.5, 2.25]
+    assert [text.get_text() for text in accuracy.texts] == ["24 px", "32 px"]
+    assert len(rate.lines) == 1
+
+
 def test_a_single_epoch_can_be_seen():
     assert all(a.lines[0].get_marker() == "o" for a in plots.curves(rows("test", 1)).axes)
 

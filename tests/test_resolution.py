@@ -11,7 +11,7 @@ from onecycle.errors import RecipeError
 from onecycle.recipe import book
 from onecycle.run import estimate
 from onecycle.training.loop import fit
-from onecycle.training.schedule import side
+from onecycle.training.schedule import growth, side
 from onecycle.training.state import create
 
 GROWING = "resolution=[[0,0.5],[1,0.75],[2.5,1]]"
@@ -35,6 +35,13 @@ def test_the_size_stretches_with_the_epochs_and_the_image(make_recipe):
     recipe = book.change(make_recipe(GROWING), [], epochs=6)
     assert [side(recipe, 64, at) for at in (0, 1.99, 2, 4.99, 5, 5.99)] == [32, 32, 48, 48, 64, 64]
     assert side(make_recipe(), 33, 0) == 33
+
+
+def test_growth_is_told_in_epochs_of_this_run_and_pixels(make_recipe):
+    assert growth(make_recipe("resolution=[]"), 100, 32) == []
+    assert growth(book.find("fast"), 50_000, 32) == [(0.0, 16), (5.0, 24), (10.0, 32)]
+    longer = make_recipe("resolution=[[1.0, 0.5]]", "for_images=400", "epochs=3")
+    assert growth(longer, 100, 64) == [(2.0, 32)]
 
 
 @pytest.mark.parametrize(("size", "to"), [(32, 16), (32, 24), (32, 20), (16, 12)])

@@ -23,7 +23,7 @@ from onecycle.recipe.schema import Recipe
 from onecycle.reporting import card as cards
 from onecycle.reporting import page
 from onecycle.run import record, reopen
-from onecycle.training.schedule import timetable
+from onecycle.training.schedule import growth, timetable
 
 REPORT = "report.html"
 MISTAKES = 24  # images that the page shows
@@ -77,6 +77,7 @@ def report(
         evaluation=evaluation,
         layers=_layers(folder, recipe),
         schedule=_schedule(folder, recipe),
+        growth=_growth(folder, recipe),
         card=chapters,
         **pictures,
     )
@@ -106,6 +107,12 @@ def _layers(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
     with torch.device("meta"):
         network = build(recipe.model, images, seed=0)
     return [asdict(layer) for layer in anatomy.layers(network, images.image_size)]
+
+
+def _growth(folder: Path, recipe: Recipe) -> list[tuple[float, int]]:
+    """The sizes that the run's images had."""
+    images = files.read_json(folder / record.SUMMARY)["train_images"]
+    return growth(recipe, images, reopen.images(folder).image_size)
 
 
 def _schedule(folder: Path, recipe: Recipe) -> Figure:

@@ -27,6 +27,7 @@ from onecycle.run.initial import initial
 from onecycle.run.job import Job
 from onecycle.run.memory import explained
 from onecycle.run.tracking import tracking
+from onecycle.training.schedule import growth
 
 IF_INSTALLED = ("kornia", "albumentations")
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
@@ -194,7 +195,9 @@ def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
             track(event)
             show.event(event)
     if job.ranks.first:
-        plots.save(plots.curves(record.read_metrics(job.folder)), job.folder / record.CURVES)
+        sizes = growth(job.recipe, len(job.dataset.train), job.dataset.image_size)
+        drawn = plots.curves(record.read_metrics(job.folder), sizes)
+        plots.save(drawn, job.folder / record.CURVES)
     return Run(job.folder)
 
 

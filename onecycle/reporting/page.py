@@ -41,13 +41,15 @@ class Shown:
 class Contents:
     """What a page shows beside what is in the run folder.
 
-    `evaluation` is as in `evaluation.json`, `layers` are dicts of `anatomy.Layer`, `mistakes` are
-    the worst first; `lacking` says why there are no pictures of the data.
+    `evaluation` is as in `evaluation.json`, `layers` are dicts of `anatomy.Layer`, `growth` is as
+    `plots.curves` takes it, `mistakes` are the worst first; `lacking` says why there are no
+    pictures of the data.
     """
 
     evaluation: dict[str, Any]
     layers: Sequence[dict[str, Any]]
     schedule: Figure
+    growth: Sequence[tuple[float, int]]
     card: Sequence[Chapter]
     samples: Figure | None = None
     augmented: Figure | None = None
@@ -143,7 +145,7 @@ def _pictures(folder: Path, contents: Contents, summary: dict[str, Any]) -> dict
         ("schedule", contents.schedule, "Learning rate and momentum at each step.", False),
         (
             "curves",
-            plots.curves(metrics),
+            plots.curves(metrics, contents.growth),
             f"Loss, accuracy and learning rate by epoch: training loss from "
             f"{first['train_loss']:.3f} to {last['train_loss']:.3f}, {part} accuracy from "
             f"{first[f'{part}_accuracy']:.2%} to {last[f'{part}_accuracy']:.2%}.",

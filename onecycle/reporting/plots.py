@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -41,8 +42,12 @@ def literal(text: str, longest: int = LONGEST_NAME) -> str:
     return text.replace("$", r"\$")
 
 
-def curves(metrics: list[dict[str, float]]) -> Figure:
-    """Loss, accuracy and learning rate by epoch, from the rows of `metrics.csv`."""
+def curves(metrics: list[dict[str, float]], growth: Sequence[tuple[float, int]] = ()) -> Figure:
+    """Loss, accuracy and learning rate by epoch, from the rows of `metrics.csv`.
+
+    `growth` says from which epochs on the training images have how many pixels a side: what was
+    judged at the full size meanwhile leaps there.
+    """
     part = "val" if "val_loss" in metrics[0] else "test"
     label = {"val": "validation", "test": "test"}[part]
     epochs = [row["epoch"] for row in metrics]
@@ -69,6 +74,19 @@ def curves(metrics: list[dict[str, float]]) -> Figure:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    for at, side in growth:
+        if epochs[0] < at < epochs[-1]:
+            for axes in (loss, accuracy):
+                axes.axvline(at, color=QUIET, linewidth=1, linestyle=":", zorder=0)
+            accuracy.annotate(
+                f"{side} px",
+                (at, 0.02),
+                xytext=(3, 0),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                fontsize=8,
+                color="#666666",
+            )
     return figure
 
 

@@ -98,6 +98,15 @@ def side(recipe: Recipe, image_size: int, epoch: float) -> int:
     return max(1, round(image_size * shares[-1])) if shares else image_size
 
 
+def growth(recipe: Recipe, images: int, image_size: int) -> list[tuple[float, int]]:
+    """The epochs (completed ones) at which images begin to have a size, and the size in pixels.
+
+    For a run over `images` training images of `image_size`; empty if they have it all the time.
+    """
+    recipe = recipe.sized(images)
+    return [(at, side(recipe, image_size, at)) for at, _ in recipe.resolution]
+
+
 def steps_per_epoch(recipe: Recipe, images: int) -> int:
     """Steps of an epoch over `images` training images."""
     whole, rest = divmod(images, recipe.batch_size)
