@@ -176,6 +176,8 @@ def test_the_command_prints_a_table_csv_or_json(make_run, capsys, monkeypatch):
 
     make_run("a", [1] * 9 + [0])
     make_run("b", [1] * 5 + [0] * 5, digest="s", augment={"cutout": 4})
+    with pytest.raises(RecipeError, match=r"--plot both.pdf: .* end in .png"):
+        command.results("runs/a", "runs/b", plot="both.pdf")
     command.results("runs/a", "runs/b", plot="both.png")
     out = capsys.readouterr().out
     assert "90.00%" in out and "augment.cutout: 8 | 4" in out and "McNemar" in out

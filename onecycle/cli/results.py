@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 import onecycle
 from onecycle.cli.app import Json, app
+from onecycle.errors import RecipeError
 
 SHOWN = ("state", "data", "seed", "epochs", "test_accuracy", "val_accuracy", "gap", "seconds")
 RIGHT = {"seed", "epochs", "test_accuracy", "val_accuracy", "gap", "seconds"}
@@ -47,6 +48,8 @@ def results(
 
     from onecycle.reporting import plots
 
+    if plot is not None and Path(plot).suffix.lower() != ".png":
+        raise RecipeError(f"--plot {plot}: it will be a PNG, so let its name end in .png")
     found = onecycle.results(*paths, where=where or [], sort=sort, publish=publish)
     if plot is not None:
         plots.save(found.curves(), Path(plot))
