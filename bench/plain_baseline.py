@@ -54,7 +54,7 @@ def loaded(recipe: Recipe, data: Dataset, steps: int, workers: int) -> Iterator[
     fill = augment.fill_colour(recipe.augment, data.mean).numpy()
     mean, std = (torch.tensor(part, dtype=torch.float32) for part in (data.mean, data.std))
     order = torch.arange(steps * recipe.batch_size) % len(data.train)
-    parts = order.split(recipe.batch_size)
+    parts = [(part, part) for part in order.split(recipe.batch_size)]
     for images in pipeline.batches(recipe.augment, data.train, fill, 0, 0, parts, workers):
         yield ((images.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
 

@@ -37,7 +37,8 @@ def made(data, spec, backend, epoch=0, workers=0, part=500):
     parts = torch.arange(COUNT).split(part)
     if backend == "albumentations":
         fill = augment.fill_colour(spec, data.mean).numpy()
-        images = pipeline.batches(spec, data.train, fill, 0, epoch, parts, workers)
+        rows = [(part, part) for part in parts]
+        images = pipeline.batches(spec, data.train, fill, 0, epoch, rows, workers)
     else:
         plan = augment.draw(spec, COUNT, SIZE, 0, epoch)
         places = plan.order.argsort().split(part)
@@ -126,6 +127,17 @@ def test_an_image_is_a_function_of_seed_epoch_and_position(marked):
     )
     other = made(marked, REFERENCE, "albumentations", epoch=1)
     assert (other != alone).any((1, 2, 3)).mean() > 0.9
+
+
+@pytest.mark.parametrize("backend", ["own", "albumentations"])
+def test_an_image_that_comes_twice_in_an_epoch_looks_different(marked, backend):
+    labels = np.zeros(COUNT, np.int64)
+    labels[:5] = 1  # balanced, each of these five comes two hundred times
+    plan = augment.draw(REFERENCE, COUNT, SIZE, 0, 0, balanced=labels)
+    source = Feed(REFERENCE, marked, "cpu", 0, backend)
+    images = torch.cat(list(source.batches(0, plan, torch.arange(COUNT).split(500)))).numpy()
+    kinds = {image.tobytes() for image in images[plan.order.numpy() == 3]}
+    assert (plan.order == 3).sum() == 200 and len(kinds) > 50
 
 
 @pytest.mark.parametrize("room", [None, 10**9, 1000])

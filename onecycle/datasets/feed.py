@@ -39,14 +39,14 @@ class Feed:
         """
         fill = augment.fill_colour(self.spec, self.dataset.mean)
         if self.backend == "albumentations":
-            order = plan.order.cpu()
+            order, choice = plan.order.cpu(), plan.choice.cpu()
             made = pipeline.batches(
                 self.spec,
                 self.dataset.train,
                 fill.numpy(),
                 self.seed,
                 epoch,
-                [order[places] for places in parts],
+                [(order[places], choice[places]) for places in parts],
             )
             yield from (images.to(self.device) for images in made)
             return

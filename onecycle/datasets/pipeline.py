@@ -1,7 +1,7 @@
 """The references' own kind of pipeline: Albumentations image by image, in a DataLoader's workers.
 
 The choices are drawn as `augment` draws them, from the same distributions, though not the same
-ones: an image's are a function of (seed, epoch, position), whatever worker makes them.
+ones: they are a function of (seed, epoch, row of choices), whatever worker makes them.
 """
 
 import os
@@ -66,19 +66,21 @@ def batches(
     fill: NDArray[np.uint8],
     seed: int,
     epoch: int,
-    parts: Iterable[Tensor],
+    parts: Iterable[tuple[Tensor, Tensor]],
     workers: int | None = None,
 ) -> Iterator[Tensor]:
-    """The augmented images (n, H, W, 3) uint8 at each of `parts`, which are positions in `split`.
+    """The augmented images (n, H, W, 3) uint8 of each of `parts`.
 
-    `workers` processes make them ahead, by default one a core, at most `MOST_WORKERS`.
+    A part is positions in `split` (n,) and for each the row of choices (n,) that a plan would have
+    for it: an image that comes twice looks different each time. `workers` processes make them
+    ahead, by default one a core, at most `MOST_WORKERS`.
     """
     size = split.pixels.shape[1]
     images = _Images(split, transform(spec, size, fill), seed, epoch)
     workers = min(MOST_WORKERS, usable_cores()) if workers is None else workers
     loader: DataLoader[NDArray[np.uint8]] = DataLoader(
         images,
-        batch_sampler=[part.tolist() for part in parts],
+        batch_sampler=[torch.stack(part, dim=1).tolist() for part in parts],
         collate_fn=_together,
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
@@ -88,15 +90,15 @@ def batches(
 
 
 class _Images(Items[NDArray[np.uint8]]):
-    """A split's augmented images, by position."""
+    """A split's augmented images, by position and row of choices."""
 
     def __init__(self, split: Split, made: Any, seed: int, epoch: int) -> None:
         self._split, self._transform, self._key = split, made, (seed, epoch)
 
-    def __getitem__(self, position: int) -> NDArray[np.uint8]:
-        seed, epoch = self._key
+    def __getitem__(self, item: tuple[int, int]) -> NDArray[np.uint8]:
+        (position, row), (seed, epoch) = item, self._key
         stream = np.random.Generator(
-            np.random.Philox(key=[seed, epoch], counter=[0, 0, position, ALBUMENTATIONS])
+            np.random.Philox(key=[seed, epoch], counter=[0, 0, row, ALBUMENTATIONS])
         )
         # One stream for all steps: with a seed for each, as the library would, they'd be alike.
         self._transform.set_random_state(stream, random.Random(int(stream.integers(2**63))))
