@@ -69,15 +69,27 @@ def test_tables_are_sorted_and_in_per_cent():
         "parameters": 1000,
     }
     lines = tables.markdown([result, {**result, "recipe": "a"}], {}).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["a", "b"]
-    assert (
-        "| 1 | 98.77 |" in lines[2]
-        and "1,234" in lines[2]
-        and "2 threads of a CPU, fp32" in lines[2]
-    )
+    assert lines[:2] == ["Data: digits. Machine: 2 threads of a CPU, fp32.", ""]
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ["a", "b"]
+    assert "| 1 | 98.77 |" in lines[4] and "1,234" in lines[4]
 
     seeds = tables.markdown([{**result, "test_accuracy": 0.9 + i / 100} for i in (0, 1)], {})
-    assert len(seeds.splitlines()) == 3 and "| 2 | 90.50 ± 6.35 |" in seeds
+    assert len(seeds.splitlines()) == 5 and "| 2 | 90.50 ± 6.35 |" in seeds
+
+
+def test_a_table_of_two_machines_says_which_was_whose():
+    common = {"recipe": "a", "data": "d", "data_digest": "0", "recipe_digest": "0", "epochs": 1.0}
+    common |= {"test_accuracy": 0.5, "train_accuracy": 0.5, "gap": 0.0, "seconds": 1.0}
+    common |= {"threads": 2, "precision": "fp32", "parameters": 1}
+    both = [{**common, "hardware": name} for name in ("A", "B")]
+    reported = {"b": {"test": "1", "train": "2"}}
+    said, _, columns, _, *rows = tables.markdown(both, reported).splitlines()
+    assert said == "Data: d." and "machine" in columns and "data" not in columns
+    assert [row.split("|")[-3].strip() for row in rows] == [
+        "2 threads of A, fp32",
+        "2 threads of B, fp32",
+        "-",
+    ]
 
 
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend():

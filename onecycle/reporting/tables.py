@@ -9,6 +9,9 @@ from onecycle.evaluation.compare import Spread, spread
 from onecycle.run.record import ENVIRONMENT, SUMMARY
 
 SAME = ("data", "recipe", "recipe_digest", "data_digest", "hardware", "precision", "threads")
+REPORTED = "reported test / train %"
+COLUMNS = ["recipe", REPORTED, "data", "epochs", "seeds", "test %", "train %", "gap", "seconds"]
+COLUMNS += ["machine", "parameters"]
 
 
 def compact(run: Path) -> dict[str, Any]:
@@ -45,45 +48,58 @@ def markdown(results: list[dict[str, Any]], reported: dict[str, dict[str, str]])
 
     Means, with the 95 % interval of the mean where there are several seeds. `reported` has what
     the authors of a recipe say of it, in per cent on the original images, by recipe; such a recipe
-    has a row even before there is a result.
+    has a row even before there is a result. Data or a machine that all have in common is named
+    once, above the table.
     """
-    columns = "recipe, reported test / train %, data, epochs, seeds, test %, train %, gap, seconds"
-    columns += ", machine, parameters"
-    lines = ["| " + columns.replace(", ", " | ") + " |", "|" + "---|" * (columns.count(",") + 1)]
 
     def key(result: dict[str, Any]) -> tuple[str, ...]:
         return tuple(str(result[name]) for name in SAME)
 
-    done = [_row(list(group), reported) for _, group in groupby(sorted(results, key=key), key)]
+    rows = [_row(list(group), reported) for _, group in groupby(sorted(results, key=key), key)]
+    common = {name: rows[0][name] for name in ("data", "machine") if _alike(rows, name)}
     ran = {result["recipe"] for result in results}
-    waiting = [[name, _said(name, reported)] + ["-"] * 9 for name in reported if name not in ran]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in done + waiting)])
+    rows += [_said(name, reported) for name in reported if name not in ran]
+    columns = [name for name in COLUMNS if name not in common]
+    lines = ["".join(f"{name.capitalize()}: {value}. " for name, value in common.items()).rstrip()]
+    lines += ["", _line(columns), "|" + "---|" * len(columns)]
+    lines += [_line([row.get(name, "-") for name in columns]) for row in rows]
+    return "\n".join(lines).lstrip()
 
 
-def _row(rows: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> list[str]:
+def _alike(rows: list[dict[str, str]], name: str) -> bool:
+    """Whether there is one value of that name in all of `rows`."""
+    return len({row[name] for row in rows}) == 1
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _row(rows: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The cells, by column, of runs that share a row."""
     one = rows[0]
     spreads = {
         name: spread([row[name] for row in rows])
         for name in ("test_accuracy", "train_accuracy", "gap", "seconds")
     }
-    return [
-        one["recipe"],
-        _said(one["recipe"], reported),
-        one["data"],
-        f"{one['epochs']:g}",
-        str(len(rows)),
-        percent(spreads["test_accuracy"]),
-        percent(spreads["train_accuracy"]),
-        f"{100 * spreads['gap'].mean:.2f}",
-        f"{spreads['seconds'].mean:,.0f}",
-        f"{one['threads']} threads of {one['hardware']}, {one['precision']}",
-        f"{one['parameters']:,}",
-    ]
+    return {
+        **_said(one["recipe"], reported),
+        "data": one["data"],
+        "epochs": f"{one['epochs']:g}",
+        "seeds": str(len(rows)),
+        "test %": percent(spreads["test_accuracy"]),
+        "train %": percent(spreads["train_accuracy"]),
+        "gap": f"{100 * spreads['gap'].mean:.2f}",
+        "seconds": f"{spreads['seconds'].mean:,.0f}",
+        "machine": f"{one['threads']} threads of {one['hardware']}, {one['precision']}",
+        "parameters": f"{one['parameters']:,}",
+    }
 
 
-def _said(recipe: str, reported: dict[str, dict[str, str]]) -> str:
+def _said(recipe: str, reported: dict[str, dict[str, str]]) -> dict[str, str]:
+    """The cells of `recipe` that need no run."""
     said = reported.get(recipe)
-    return f"{said['test']} / {said['train']}" if said else "-"
+    return {"recipe": recipe, REPORTED: f"{said['test']} / {said['train']}" if said else "-"}
 
 
 def fill(page: str, name: str, table: str) -> str:
