@@ -177,6 +177,7 @@ def test_bad_images_are_skipped_and_pictures_resized_when_asked(command, folder)
         (["train", "--resume", "nowhere", "--seed", "1"], 2, "leave out --seed"),
         (["train", "--resume", "nowhere", "--lr", "auto"], 2, "leave out --lr"),
         (["train", "--lr", "fast"], 2, "--lr fast: give a number, or auto"),
+        (["train", "--recipe", "fast", "--lr", "auto"], 2, "too high for muon"),
         (["train", "--lr", "0"], 2, "--lr 0"),
         (["find-lr", "--start", "1", "--end", "0.1"], 2, "--start 1 --end 0.1"),
         (["find-lr", "--steps", "1"], 2, "--steps 1"),

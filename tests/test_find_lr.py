@@ -344,6 +344,16 @@ def test_data_with_a_validation_part_is_not_judged_on_it(coloured, tmp_path):
     assert one.points == two.points and "val_loss" not in one.points[0]
 
 
+def test_a_recipe_of_muon_gets_its_curve_and_no_rate(tmp_path):
+    settings = ["model.width=4", "batch_size=24", "ghost_batch=24", "augment.pad=2"]
+    with pytest.raises(RecipeError, match=r"too high for muon, .* keep its own rate"):
+        onecycle.find_lr("fast", **QUICK | {"settings": settings}, steps=10)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert len(record.read_table(folder / record.LR_TABLE)) == 10
+    found = json.loads((folder / record.LR_FOUND).read_text())
+    assert found["lr_max"] is None and (folder / record.LR_PLOT).exists()
+
+
 def test_seeds_there_must_be(tmp_path):
     with pytest.raises(RecipeError, match="--seeds 0"):
         onecycle.find_lr(**QUICK, seeds=0)

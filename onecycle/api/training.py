@@ -16,6 +16,7 @@ from onecycle.ranks import restarts, world
 from onecycle.recipe.schema import Recipe
 from onecycle.run import record
 from onecycle.run.checkpoint import has_checkpoint
+from onecycle.run.find_lr import unjudged
 from onecycle.use.pretrained import run_or_shipped
 
 
@@ -141,6 +142,8 @@ def train(
     check_seed(seed, seeds or 1)
     show = progress.Show(quiet)
     folder = Path(out) if out else None
+    if setup.lr_auto and (problem := unjudged(setup.recipe)):
+        raise RecipeError(f"--lr auto: {problem}")
     if setup.lr_auto and world() > 1:
         raise RecipeError("--lr auto goes without torchrun: onecycle find-lr, then --lr RATE")
     if seeds is not None:

@@ -193,6 +193,16 @@ def choose_sweep(
     return Sweep(start, end, steps, linear or per_epoch, per_epoch)
 
 
+def unjudged(recipe: Recipe) -> str:
+    """Why no rule can be trusted to find the peak of `recipe`, or nothing."""
+    if any(group.optimizer == "muon" for group in recipe.groups):
+        return (
+            f"the rules are for sgd, adam and adamw, and find rates too high for muon, by which "
+            f"{recipe.name} learns: keep its own rate, or give a number"
+        )
+    return ""
+
+
 def rows(curve: Curve) -> list[dict[str, float]]:
     """The rows that `lr_find.csv` has of `curve`."""
     table = []
@@ -218,7 +228,8 @@ def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
         problem = suggest.flat(tests)
     made = [suggest.suggest(name, rule, tests) for name, rule in rules.items()]
     taken = next(each for each in made if each.rule == chosen)
-    problem = problem or (taken.refused and f"the rate by '{chosen}' is {taken.refused}")
+    refused = taken.refused and f"the rate by '{chosen}' is {taken.refused}"
+    problem = unjudged(recipe) or problem or refused
     # Two digits say all that a test knows, and can be typed.
     lr_max = None if problem or not taken.lr else float(f"{taken.lr:.2g}")
     schedule = book.change(recipe, [], lr=lr_max).to_dict()["schedule"] if lr_max else {}
