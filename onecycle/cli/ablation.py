@@ -43,7 +43,7 @@ def ablate(
     epochs:
         How long, fractions allowed; the peak of the rate stays at the same fraction.
     set_:
-        Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
+        Change a number of the recipe: --set model.width=32 --set augment.cutout=12.
     seed:
         The first seed.
     seeds:

@@ -31,7 +31,7 @@ def summary(
     epochs:
         How long, fractions allowed; the peak of the rate stays at the same fraction.
     set_:
-        Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
+        Change a number of the recipe: --set model.width=32 --set augment.cutout=12.
     plot:
         A folder to draw the network and the schedule into, as architecture.png and schedule.png.
     json_:

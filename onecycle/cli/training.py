@@ -63,7 +63,7 @@ def train(
         Begin with the final weights of this run folder, or of a network that comes with the
         package; the last layer begins anew where the classes differ.
     set_:
-        Change a number of the recipe: --set model.width=32 --set schedule.lr_peak=2e-3.
+        Change a number of the recipe: --set model.width=32 --set augment.cutout=12.
     seed:
         Of the first weights, the order, the augmentation and the held-out part.
     seeds:

@@ -99,7 +99,7 @@ class Saver:
         if bad := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
             raise DivergedError(
                 f"{bad[0]} is no longer finite after step {state.step}: start anew with a lower "
-                f"schedule.lr_peak; {self.last()}"
+                f"--lr; {self.last()}"
             )
         content = save(tensors)
         name = _name(state.step)

@@ -162,7 +162,7 @@ def _write_steps(live: _Live, pending: list[Step]) -> tuple[dict[str, Any], ...]
             last = live.saver.last() if live.saver else f"see {live.job.folder}"
             raise DivergedError(
                 f"the loss or its gradient is no longer finite at step {step.step} (loss {loss}, "
-                f"lr {step.lr:.3g}): start anew with a lower schedule.lr_peak; {last}"
+                f"lr {step.lr:.3g}): start anew with a lower --lr; {last}"
             )
         row = {
             "step": step.step,

@@ -25,7 +25,7 @@ def finite(predicted: NDArray[np.float32], job: Job, step: int) -> NDArray[np.fl
     if not np.isfinite(predicted).all():
         raise DivergedError(
             f"what the network predicts after step {step} is no longer finite: start anew with a "
-            f"lower schedule.lr_peak, or with --precision fp32 (now {job.machine.precision})"
+            f"lower --lr, or with --precision fp32 (now {job.machine.precision})"
         )
     return predicted
 
