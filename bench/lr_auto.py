@@ -37,7 +37,7 @@ from onecycle.training.loop import fit
 
 VAL_FRACTION = 0.1
 SETTINGS = "settings.json"
-FAR = 0.05  # below the best accuracy of the first seed: by so much no other seed makes up
+FAR = 0.15  # below the first seed's best; seeds of good peaks were seen 0.10 apart
 ADAM = "{momentum=0.9,beta2=0.999,eps=1e-8}"
 GROUPS = 'groups=[{match="*.norm.*",optimizer="%s"},{match="*",optimizer="%s",weight_decay=%g}]'
 # What makes the recipe one of each optimizer, and the peaks picked by hand.

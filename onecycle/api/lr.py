@@ -90,8 +90,9 @@ def find_lr(
     the folder for `lr_find.csv`, `.png` and `.json`, by default the next `runs/<recipe>-lr-<n>`.
     The other arguments are as in `train`.
 
-    Raises RecipeError, saying what to change, where the loss did not fall or the rate lies at the
-    edge of those swept (the files are written all the same); DataError, DiskError.
+    Raises RecipeError, saying what to change, where the loss did not fall, the rate lies at the
+    edge of those swept, or the recipe learns by Muon, which no rule is good for (the files are
+    written all the same); DataError, DiskError.
     """
     setup = Setup(
         choose_recipe(recipe, data, epochs, settings),

@@ -58,7 +58,7 @@ def train(
         How long, fractions allowed; the peak of the rate stays at the same fraction.
     lr:
         The peak of the rate, from which the other rates keep their distance; 'auto': find it first,
-        as 'onecycle find-lr' does, in at most about an epoch's time.
+        as 'onecycle find-lr' does, in at most about an epoch's time; not for recipes with Muon.
     init:
         Begin with the final weights of this run folder, or of a network that comes with the
         package; the last layer begins anew where the classes differ.
