@@ -1,17 +1,19 @@
 """Fill the tables of README.md and docs/ from what is published, and draw accuracy against seconds.
 
-The recipes' table is made from the summaries in results/ (`onecycle results RUN --publish
-results`), that of the time to an accuracy, and its picture, from results/to_accuracy/: one file for
-ours and one for each peer, all of the same machine. The table of own pictures is made from
+The recipes' table and picture are made from the summaries in results/ (`onecycle results RUN
+--publish results`), those of the time to an accuracy from results/to_accuracy/: one file for ours
+and one for each peer, all of the same machine. The table of own pictures is made from
 results/own/, where NAME-lr-auto.json stands beside NAME.json.
 
 usage: python scripts/readme.py
 """
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from onecycle import files
 from onecycle.evaluation.compare import spread
@@ -19,8 +21,9 @@ from onecycle.reporting import plots, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PICTURE = ROOT / "docs" / "pictures" / "to-accuracy.png"
+PICTURES = ROOT / "docs" / "pictures"
 OWN = ROOT / "docs" / "own-pictures.md"
+PLAIN = "test accuracy, one view (%)"
 
 
 def published() -> list[dict[str, Any]]:
@@ -58,22 +61,49 @@ def to_accuracy(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def picture(found: list[dict[str, Any]]) -> Figure:
-    """Accuracy against seconds, a point for each run."""
+def picture(points: dict[str, list[tuple[float, float]]], across: str, up: str) -> Figure:
+    """Accuracy (a fraction) against seconds: a point for each run, by the name of what ran."""
     figure = plots.blank(7, 3.8)
     axes = figure.subplots()
-    for each, colour in zip(found, plots.PALETTE, strict=False):
-        seconds = [run["seconds"] for run in each["runs"]]
-        reached = [100 * run["test_accuracy"] for run in each["runs"]]
-        axes.plot(seconds, reached, "o", color=colour, label=each["name"], alpha=0.8)
-    one = found[0]
-    axes.set_xlim(left=0)
-    axes.set_xlabel(f"seconds on {one['threads']} threads of {one['hardware']}, {one['precision']}")
-    axes.set_ylabel("test accuracy, six views (%)")
+    for (name, runs), colour in zip(points.items(), cycle(plots.PALETTE), strict=False):
+        seconds, reached = zip(*runs, strict=True)
+        percent = [100 * each for each in reached]
+        axes.plot(seconds, percent, "o", color=colour, label=plots.literal(name), alpha=0.8)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center")
     return figure
+
+
+def recipes(results: list[dict[str, Any]]) -> Figure:
+    """What each recipe reached at its end, in how many seconds, without test-time augmentation."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for run in sorted(results, key=lambda run: run["recipe"]):
+        points.setdefault(run["recipe"], []).append((run["seconds"], run["test_accuracy"]))
+    figure = picture(points, f"seconds, evaluations included, {_machine(results[0])}", PLAIN)
+    across = figure.axes[0].xaxis
+    figure.axes[0].set_xscale("log")
+    across.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    across.set_major_formatter("{x:,.0f}")
+    across.set_minor_locator(NullLocator())
+    return figure
+
+
+def beside_peers(found: list[dict[str, Any]]) -> Figure:
+    """What `found` reached with six views, in how many seconds."""
+    points = {
+        each["name"]: [(run["seconds"], run["test_accuracy"]) for run in each["runs"]]
+        for each in found
+    }
+    figure = picture(points, f"seconds, {_machine(found[0])}", "test accuracy, six views (%)")
+    figure.axes[0].set_xlim(left=0)
+    return figure
+
+
+def _machine(run: dict[str, Any]) -> str:
+    return f"{run['threads']} threads of {run['hardware']}, {run['precision']}"
 
 
 def own() -> str:
@@ -108,10 +138,11 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    """Write the tables and the picture."""
+    """Write the tables and the pictures."""
     files.write_bytes(README, filled(README.read_text()).encode())
     files.write_bytes(OWN, tables.fill(OWN.read_text(), "own", own()).encode())
-    plots.save(picture(contenders()), PICTURE)
+    plots.save(recipes(published()), PICTURES / "recipes.png")
+    plots.save(beside_peers(contenders()), PICTURES / "to-accuracy.png")
 
 
 if __name__ == "__main__":

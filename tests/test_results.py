@@ -45,6 +45,19 @@ def test_who_is_compared_by_time_ran_on_one_machine(script):
             assert (recipe.digest(), recipe.epochs) == (each["recipe_digest"], each["epochs"])
 
 
+def test_the_picture_has_a_point_for_each_published_run(script):
+    found = script.published()
+    assert len({(run["hardware"], run["precision"], run["threads"]) for run in found}) == 1
+    axes = script.recipes(found).axes[0]
+    drawn = [
+        (line.get_label(), *point)
+        for line in axes.lines
+        for point in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+    told = [(run["recipe"], run["seconds"], 100 * run["test_accuracy"]) for run in found]
+    assert sorted(drawn) == sorted(told)
+
+
 def test_times_are_shares_of_the_slowest_ones(script):
     def contender(name, *runs):
         made = [{"seconds": s, "test_accuracy": a} for s, a in runs]
