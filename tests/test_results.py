@@ -64,10 +64,14 @@ def test_times_are_shares_of_the_slowest_ones(script):
         return {"name": name, "epochs": 2, "runs": made}
 
     both = [contender("slow", (90, 0.5), (110, 0.7)), contender("ours", (25, 0.6))]
+    both[0]["runs"].append({"test_accuracy": 0.6})
     table = script.to_accuracy(both)
     slow, ours = table.splitlines()[2:]
-    assert slow.endswith("| 100 | 1.00 |") and slow.startswith("| slow | 2 | 2 | 60.00 ± ")
-    assert ours == "| ours | 2 | 1 | 60.00 | 25 | 0.25 |"
+    assert slow.endswith("| 2 | 100 | 1.00 |") and slow.startswith("| slow | 2 | 3 | 60.00 ± ")
+    assert ours == "| ours | 2 | 1 | 60.00 | 1 | 25 | 0.25 |"
+    named = [each | {"threads": 2, "hardware": "CPU", "precision": "bf16"} for each in both]
+    lines = script.beside_peers(named).axes[0].lines
+    assert [list(line.get_xdata()) for line in lines] == [[90, 110], [25]]
 
 
 def test_a_table_that_was_edited_would_be_noticed():
