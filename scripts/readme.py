@@ -74,7 +74,7 @@ def picture(points: dict[str, list[tuple[float, float]]], across: str, up: str) 
     for (name, runs), colour in zip(points.items(), cycle(plots.PALETTE), strict=False):
         seconds, reached = zip(*runs, strict=True)
         percent = [100 * each for each in reached]
-        axes.plot(seconds, percent, "o", color=colour, label=plots.literal(name), alpha=0.8)
+        axes.plot(seconds, percent, "o", color=colour, label=name, alpha=0.8)
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(alpha=0.3)
