@@ -88,7 +88,7 @@ def recipes(results: list[dict[str, Any]]) -> Figure:
     points: dict[str, list[tuple[float, float]]] = {}
     for run in sorted(results, key=lambda run: run["recipe"]):
         points.setdefault(run["recipe"], []).append((run["seconds"], run["test_accuracy"]))
-    figure = picture(points, f"seconds, evaluations included, {_machine(results[0])}", PLAIN)
+    figure = picture(points, f"seconds, evaluations included, {tables.machine(results[0])}", PLAIN)
     across = figure.axes[0].xaxis
     figure.axes[0].set_xscale("log")
     across.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -103,13 +103,9 @@ def beside_peers(found: list[dict[str, Any]]) -> Figure:
         each["name"]: [(run["seconds"], run["test_accuracy"]) for run in _timed(each)]
         for each in found
     }
-    figure = picture(points, f"seconds, {_machine(found[0])}", "test accuracy, six views (%)")
+    figure = picture(points, f"seconds, {tables.machine(found[0])}", "test accuracy, six views (%)")
     figure.axes[0].set_xlim(left=0)
     return figure
-
-
-def _machine(run: dict[str, Any]) -> str:
-    return f"{run['threads']} threads of {run['hardware']}, {run['precision']}"
 
 
 def own() -> str:

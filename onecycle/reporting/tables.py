@@ -91,9 +91,14 @@ def _row(rows: list[dict[str, Any]], reported: dict[str, dict[str, str]]) -> dic
         "train %": percent(spreads["train_accuracy"]),
         "gap": f"{100 * spreads['gap'].mean:.2f}",
         "seconds": f"{spreads['seconds'].mean:,.0f}",
-        "machine": f"{one['threads']} threads of {one['hardware']}, {one['precision']}",
+        "machine": machine(one),
         "parameters": f"{one['parameters']:,}",
     }
+
+
+def machine(result: dict[str, Any]) -> str:
+    """What `result` was computed on, in words."""
+    return f"{result['threads']} threads of {result['hardware']}, {result['precision']}"
 
 
 def _said(recipe: str, reported: dict[str, dict[str, str]]) -> dict[str, str]:
