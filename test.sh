@@ -7,4 +7,5 @@ setup "[test]"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
-"$venv/bin/pytest" "$@"
+# Each test computes with one thread, so that two processes fill the smallest machine.
+"$venv/bin/pytest" --numprocesses 2 --dist worksteal "$@"
