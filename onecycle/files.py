@@ -124,6 +124,12 @@ def clear_temporary(folder: Path) -> None:
             path.unlink()
 
 
+def size(folder: Path) -> int:
+    """Bytes of the files in `folder` and the folders in it. Raises DiskError."""
+    with disk_errors(folder, "read"):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def check_space(folder: Path, needed: int) -> None:
     """DiskError if the disk of `folder` has less than `needed` bytes free."""
     with disk_errors(folder, "read"):

@@ -70,6 +70,14 @@ class Ranks:
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return int(told)
 
+    def agree(self, goes_on: bool) -> None:
+        """RecipeError, for all of them, unless all go on with a run, or none does."""
+        if self.largest(int(goes_on)) and self.largest(int(not goes_on)):
+            raise RecipeError(
+                "some of the processes see a checkpoint in the run folder, and some do not: "
+                "give --out on a disk that all nodes can read"
+            )
+
     def in_turn(self, work: Callable[[], T]) -> T:
         """What `work` gives: the first process does it before the others begin."""
         if self.world == 1:

@@ -232,3 +232,11 @@ def test_sizes_of_memory():
         2_000_000_000,
         1_500_000_000,
     ]
+
+
+def test_a_part_without_images_is_empty(marked):
+    """Of several processes, one may have nothing of a short batch."""
+    none = torch.arange(0)
+    parts, fill = [(none, none)], np.zeros(3, np.uint8)
+    (images,) = pipeline.batches(AugmentSpec(), marked.train, fill, 0, 0, parts, workers=0)
+    assert images.shape == (0, SIZE, SIZE, 3) and images.dtype == torch.uint8

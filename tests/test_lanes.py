@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from onecycle.machine import Machine
+from onecycle.model.layers import norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.training import lanes, loop
 from onecycle.training import state as states
@@ -73,6 +74,15 @@ def test_breaking_off_and_going_on_changes_no_bit(tiny, make_recipe):
     expected = whole.tensors()
     assert again.step == whole.step
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.tensors().items())
+
+
+def test_lanes_share_the_running_statistics(tiny, make_recipe):
+    recipe = make_recipe(*UNEVEN)
+    model = states.create(recipe, tiny, TWO, seed=0).model
+    with lanes.Lanes(model, recipe, TWO, ALONE) as two:
+        for here, there in zip(*(norms(each) for each in two.models), strict=True):
+            here.running_var.fill_(3.0)
+            assert there.running_var.eq(3.0).all()
 
 
 def test_what_fails_in_a_lane_is_raised_when_all_have_ended(tiny, make_recipe, monkeypatch):

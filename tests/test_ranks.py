@@ -62,12 +62,12 @@ def alone(*arguments):
     subprocess.run(command, check=True, capture_output=True, env=environment())
 
 
-def together(world, *arguments):
-    """The processes of a run on this machine, started as torchrun would."""
+def together(world, *arguments, places=None, **told):
+    """The processes of a run on this machine, started as torchrun would, each at its place."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, **told}
     command = [sys.executable, "-m", "onecycle", "train", *arguments]
     return [
         subprocess.Popen(
@@ -76,6 +76,7 @@ def together(world, *arguments):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=places[rank] if places else None,
         )
         for rank in range(world)
     ]
@@ -148,6 +149,22 @@ def test_a_signal_to_one_of_two_saves_and_both_leave(tmp_path):
     command = [sys.executable, "-m", "onecycle", "train", "--resume", "stopped"]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2 and "trained by 2 processes, not 1" in refused.stderr
+
+
+def test_a_run_folder_that_only_one_of_two_can_see_is_said_by_both(tmp_path):
+    """After a restart one would go on with the run, and the other begin it."""
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place in places:
+        place.mkdir()
+    processes = together(2, *RECIPE, "--epochs", "50", "--out", "run", places=places)
+    wait_for_step(places[0] / "run", 3, processes)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    restarted = together(2, *RECIPE, "--out", "run", places=places, TORCHELASTIC_RESTART_COUNT=1)
+    outcomes = [process.communicate(timeout=60) for process in restarted]
+    assert [process.returncode for process in restarted] == [2, 2], outcomes
+    assert all("on a disk that all nodes can read" in err for _, err in outcomes)
 
 
 def test_torchrun_restarts_a_killed_process_and_the_run_goes_on(tmp_path):

@@ -18,9 +18,12 @@ from onecycle import files
 from onecycle.api import single
 from onecycle.errors import OnecycleError, RecipeError
 from onecycle.run import checkpoint, record
+from onecycle.training.loop import fit
 from onecycle.training.schedule import timetable
+from onecycle.training.state import create
 
 SHORT = [word for setting in short_runs.SMALL for word in ("--set", setting)]
+SGD = ("optimizers={sgd={momentum=0.9}}", 'groups=[{match="*",optimizer="sgd"}]')
 TRAIN = ["train", "--recipe", "davidnet", *SHORT, "--precision", "fp32", "--threads", "1", "-q"]
 
 
@@ -199,6 +202,7 @@ CHANGES = {
     "2 threads, not 1": lambda made: made["machine"].update(threads=2),
     "3 processes, not 1": lambda made: made.update(processes=3),
     "torch 1.0, not": lambda made: made["versions"].update(torch="1.0"),
+    "numpy 1.0, not": lambda made: made["versions"].update(numpy="1.0"),
     "on a PDP-11, not": lambda made: made.update(hardware="a PDP-11"),
 }
 
@@ -216,10 +220,71 @@ def test_what_decides_the_bits_must_be_as_it_was_unless_forced(stopped, quick, u
 
 
 def test_libraries_that_augment_decide_the_bits_too(make_recipe):
-    assert single._deciding(make_recipe(), "own") == ["torch"]
-    assert single._deciding(make_recipe("augment.colour=0.5"), "own") == ["torch", "kornia"]
-    assert single._deciding(make_recipe("augment.policy=trivial"), "own") == ["torch", "kornia"]
-    assert single._deciding(make_recipe(), "albumentations") == ["torch", "albumentations"]
+    for changes, backend, more in (
+        ((), "own", []),
+        (("augment.colour=0.5",), "own", ["kornia"]),
+        (("augment.policy=trivial",), "own", ["kornia"]),
+        ((), "albumentations", ["albumentations"]),
+    ):
+        assert single._deciding(make_recipe(*changes), backend) == ["torch", "numpy", *more]
+
+
+def test_moments_of_another_optimizer_are_refused(make_recipe, tiny, machine):
+    adam, sgd = make_recipe(), make_recipe(*SGD)
+    states = [create(recipe, tiny, machine, 0) for recipe in (adam, sgd)]
+    for state, recipe in zip(states, (adam, sgd), strict=True):
+        next(fit(state, tiny, recipe, machine, 0))
+    kept = [state.tensors() for state in states]
+    for state, own, other in zip(states, kept, kept[::-1], strict=True):
+        with pytest.raises(ValueError, match="belongs to another optimizer"):
+            state.load(other, 1)
+        state.load(own, 1)
+
+
+def test_curves_are_drawn_before_a_run_counts_as_finished(stopped, quick, unbroken, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        short_runs.plots,
+        "save",
+        lambda _, path: drawn.append((path.parent / record.SUMMARY).exists()),
+    )
+    onecycle.resume(stopped, quiet=True)
+    assert drawn == [False]
+
+
+@pytest.fixture
+def restarted(monkeypatch):
+    """As torchrun starts a process for the second time."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+
+
+def again(out):
+    settings = dict(setting.split("=") for setting in short_runs.SMALL)
+    return onecycle.train(
+        "davidnet", settings=settings, precision="fp32", threads=1, out=out, quiet=True
+    )
+
+
+def test_what_died_before_its_first_save_begins_anew_after_a_restart(quick, restarted, stopped):
+    for path in (stopped / record.CHECKPOINTS).iterdir():
+        path.unlink()
+    assert again(stopped).summary["steps"] == short_runs.STEPS
+
+
+def test_what_died_when_all_was_done_is_done_after_a_restart(quick, restarted, stopped):
+    onecycle.resume(stopped, quiet=True)
+    before = short_runs.done(stopped)
+    assert again(stopped).path == stopped
+    assert short_runs.done(stopped) == before
+
+
+def test_a_restart_clears_no_folder_that_holds_anything_else(quick, restarted, stopped):
+    for path in (stopped / record.CHECKPOINTS).iterdir():
+        path.unlink()
+    (stopped / "notes.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="is not empty"):
+        again(stopped)
+    assert (stopped / "notes.txt").exists() and (stopped / record.EVENTS).exists()
 
 
 def test_changed_data_is_refused_unless_forced(stopped, quick, monkeypatch):

@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from short_runs import begin_or_go_on, start
@@ -11,6 +12,7 @@ from test_reliability import assert_as_unbroken, unbroken
 
 from onecycle import files
 from onecycle.run import checkpoint, conduct, record
+from onecycle.training.state import create
 
 __all__ = ["unbroken"]
 DISK = 24_000_000  # bytes; a run asks for 16 MB and more before it begins
@@ -119,3 +121,24 @@ def short_disk(folder, kept):
         (kept / "said").write_text(str(error))
         assert not any((folder / "run" / record.CHECKPOINTS).iterdir())
         os._exit(error.exit_code)
+
+
+def test_where_a_run_could_begin_it_can_go_on(tmp_path, tiny, make_recipe, machine, monkeypatch):
+    """On a disk that has just the room that a run asks for before its first step."""
+    state = create(make_recipe(), tiny, machine, 0)
+    weights = sum(value.nbytes for value in state.model.state_dict().values())
+    room = (checkpoint.KEPT + 1) * checkpoint.STATES * weights + checkpoint.SPARE
+
+    def usage(_folder):
+        return SimpleNamespace(free=room - files.size(tmp_path))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    saver = checkpoint.Saver(tmp_path)
+    saver.check_space(state)
+    for step in range(checkpoint.KEPT):
+        state.step = step
+        saver.save(state, dict.fromkeys(checkpoint.EXTRA, 0))
+    saver.check_space(state)
+    (tmp_path / "more").write_bytes(bytes(room))
+    with pytest.raises(files.DiskError, match="a run needs"):
+        saver.check_space(state)

@@ -8,6 +8,7 @@ from PIL import Image
 from onecycle import machine as machines
 from onecycle.datasets import augment
 from onecycle.errors import RecipeError
+from onecycle.model.layers import MOMENTUM, GhostBatchNorm
 from onecycle.recipe import book
 from onecycle.run import estimate
 from onecycle.training.loop import fit
@@ -122,3 +123,22 @@ def test_a_last_batch_of_one_image_at_the_least_size_is_a_step_like_any_other(
     assert [step.images for step in steps[:2]] == [32, 1]
     assert all(torch.isfinite(step.loss) for step in steps)
     assert all(torch.isfinite(value).all() for value in state.tensors().values())
+    moved = {int(value) for name, value in state.tensors().items() if name.endswith(".step")}
+    assert moved == {len(steps)}, "every parameter has a gradient in every step"
+
+
+def test_a_single_value_says_nothing_of_a_variance(machine):
+    norm = GhostBatchNorm(3)
+    norm.running_var.fill_(2.0)
+    norm(torch.ones(1, 3, 1, 1)).sum().backward()
+    assert norm.weight.grad.tolist() == [0, 0, 0] and norm.bias.grad.tolist() == [1, 1, 1]
+    norm.fold(1, torch.tensor(False))
+    assert norm.running_var.tolist() == [2, 2, 2]
+    torch.testing.assert_close(norm.running_mean, torch.full((3,), MOMENTUM))
+
+
+def test_a_pool_as_wide_as_the_full_map_takes_smaller_ones(make_data, make_recipe, machine):
+    data = make_data(32)
+    recipe = make_recipe("model.head=gap", GROWING)
+    steps = list(fit(create(recipe, data, machine, 0), data, recipe, machine, 0))
+    assert all(torch.isfinite(step.loss) for step in steps)

@@ -250,6 +250,23 @@ def test_momentum_is_constant_unless_it_is_to_cycle():
     assert {table.momentum(step, 0.9) for step in range(12)} == {0.9}
 
 
+@pytest.mark.parametrize("base", [0.0, 0.9])
+def test_momentum_goes_in_a_line_where_the_rate_goes_by_factors(base):
+    cycle = ["schedule.momentum_at_peak=0.8"]
+    line, factors = (
+        make(3, 4, 1.0, *cycle, f"schedule.shape={s}") for s in ("linear", "exponential")
+    )
+    assert [factors.momentum(step, base) for step in range(12)] == [
+        line.momentum(step, base) for step in range(12)
+    ]
+
+
+def test_a_momentum_of_none_at_the_peak_is_refused():
+    """torch's SGD leaves a buffer as it was at a step whose momentum is 0."""
+    with pytest.raises(RecipeError, match="momentum_at_peak"):
+        make(3, 4, 1.0, "schedule.momentum_at_peak=0")
+
+
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 @pytest.mark.parametrize("rates", [(4e-5, 4e-3, 4e-5), (0.03, 0.3, 0.003), (1e-3, 0.0493, 4.93e-6)])
 @pytest.mark.parametrize(("epochs", "steps", "peak"), [(24, 98, 5), (3, 7, 1), (2.5, 4, 0.5)])

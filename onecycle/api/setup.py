@@ -69,6 +69,7 @@ class Setup:
         """
         where = machine.choose(self.device, self.precision, self.threads)
         ranks = join(where.device)
+        ranks.agree(goes_on=False)
         if ranks.largest(where.precision == "fp32") and where.precision != "fp32":
             where = replace(where, precision="fp32", reason="another process chose it")
         if not ranks.first:

@@ -17,17 +17,18 @@ from onecycle.datasets import facts
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import DataError, DiskError, RecipeError
 from onecycle.machine import Machine
-from onecycle.ranks import ALONE, Ranks, join, loss_of_others
+from onecycle.ranks import ALONE, Ranks, join, loss_of_others, restarts
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
 from onecycle.run import estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
+from onecycle.run.events import EpochDone
 from onecycle.run.initial import initial
 from onecycle.run.job import Job
 from onecycle.run.memory import explained
 from onecycle.run.tracking import tracking
-from onecycle.training.schedule import growth
+from onecycle.training.schedule import growth, timetable
 
 IF_INSTALLED = ("kornia", "albumentations")
 VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
@@ -91,6 +92,7 @@ def resume(
     except (KeyError, TypeError, ValueError) as error:
         raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
     ranks = join(where.device)
+    ranks.agree(goes_on=True)
     if not ranks.first:
         show.hush()
     with _one_writer(folder, ranks):
@@ -158,6 +160,7 @@ def _deciding(recipe: Recipe, augment_backend: str) -> list[str]:
     """The libraries whose versions decide the bits of a run."""
     used = {
         "torch": True,
+        "numpy": True,  # it draws the order of the images and their augmentation
         "kornia": recipe.augment.policy != "none" or recipe.augment.colour > 0,
         "albumentations": augment_backend == "albumentations",
     }
@@ -178,6 +181,8 @@ def _one_writer(folder: Path, ranks: Ranks) -> Iterator[None]:
 
 def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:
     """The run folder, made by the first process."""
+    if ranks.first and out is not None and restarts():
+        record.forget_unsaved(out)
     if ranks.first or out is None:
         return record.new_folder(recipe.name, out)
     return out
@@ -185,6 +190,7 @@ def _folder(recipe: Recipe, out: Path | None, ranks: Ranks) -> Path:
 
 def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
     """Conduct `job`, from `checkpoint` if given, show it, and draw its curves."""
+    last = timetable(job.recipe, len(job.dataset.train)).total_steps
     with (
         show,
         loss_of_others(),
@@ -194,11 +200,15 @@ def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
         for event in conduct(job, checkpoint):
             track(event)
             show.event(event)
-    if job.ranks.first:
-        sizes = growth(job.recipe, len(job.dataset.train), job.dataset.image_size)
-        drawn = plots.curves(record.read_metrics(job.folder), sizes)
-        plots.save(drawn, job.folder / record.CURVES)
+            # Before the summary makes the run a finished one, which nothing completes any more.
+            if isinstance(event, EpochDone) and event.row["step"] == last and job.ranks.first:
+                _draw(job)
     return Run(job.folder)
+
+
+def _draw(job: Job) -> None:
+    sizes = growth(job.recipe, len(job.dataset.train), job.dataset.image_size)
+    plots.save(plots.curves(record.read_metrics(job.folder), sizes), job.folder / record.CURVES)
 
 
 def describe(

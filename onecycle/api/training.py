@@ -151,6 +151,8 @@ def train(
         return many.train(setup, list(range(seed, seed + seeds)), folder, show)
     if world() > 1 and folder is None:
         raise RecipeError("torchrun needs --out, so that all processes and restarts find the run")
+    if folder and restarts() and (folder / record.SUMMARY).is_file():
+        return Run(folder)  # it died when all was done
     if folder and restarts() and has_checkpoint(folder):
         return single.resume(folder, show)
     return single.train(setup, seed, folder, show)
@@ -168,9 +170,9 @@ def resume(
     On a CPU that holds bitwise. `run` is its folder, by default the unfinished run under `runs/`
     that was written to last; in a folder of several seeds the finished ones are kept and the others
     gone on with. What decides the bits must be as it was: recipe, data, `threads` (by default the
-    run's), processes, hardware and torch; with `force` a run goes on all the same, and says so in
-    its journal. Raises OnecycleError if it is finished or has no valid checkpoint, DataError if its
-    data has changed, RecipeError if anything else has, or if there is no such run.
+    run's), processes, hardware, torch and numpy; with `force` a run goes on all the same, and says
+    so in its journal. Raises OnecycleError if it is finished or has no valid checkpoint, DataError
+    if its data has changed, RecipeError if anything else has, or if there is no such run.
     """
     folder = record.newest_unfinished(Path("runs")) if run is None else Path(run)
     show = progress.Show(quiet)

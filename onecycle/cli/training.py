@@ -98,7 +98,7 @@ def train(
         Go on with this unfinished run, or without a name with the newest one under runs/; no other
         option but --threads, --force, -q and --json goes with it.
     force:
-        Go on although recipe, data, threads, processes, hardware or torch have changed.
+        Go on although recipe, data, threads, processes, hardware, torch or numpy have changed.
     quiet:
         Show the result only.
     json_:

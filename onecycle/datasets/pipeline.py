@@ -7,6 +7,7 @@ ones: they are a function of (seed, epoch, row of choices), whatever worker make
 import os
 import random
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def batches(
     loader: DataLoader[NDArray[np.uint8]] = DataLoader(
         images,
         batch_sampler=[torch.stack(part, dim=1).tolist() for part in parts],
-        collate_fn=_together,
+        collate_fn=partial(_together, size),
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         worker_init_fn=_one_thread,
@@ -123,8 +124,9 @@ def _square(library: Any, spec: AugmentSpec, side: int, size: int, fill: NDArray
     )
 
 
-def _together(images: list[NDArray[np.uint8]]) -> Tensor:
-    return torch.from_numpy(np.stack(images))
+def _together(size: int, images: list[NDArray[np.uint8]]) -> Tensor:
+    # Of several processes, one may have no part of a short batch.
+    return torch.from_numpy(np.array(images, np.uint8).reshape(-1, size, size, 3))
 
 
 def _one_thread(_worker: int) -> None:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -59,4 +60,12 @@ def _head(kind: str, size: int) -> nn.Module:
     """Maps of `size` pixels to one: at 4 pixels, those of 32-pixel images, both kinds agree."""
     if kind == "max":
         return nn.AdaptiveMaxPool2d(1)
-    return nn.Sequential(nn.MaxPool2d(min(4, size)), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(_MaxPool(min(4, size)), nn.AdaptiveAvgPool2d(1))
+
+
+class _MaxPool(nn.MaxPool2d):
+    """Max pooling, over the whole of a map that is smaller than the window."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        window: int = self.kernel_size  # type: ignore[assignment]
+        return F.max_pool2d(x, min(window, *x.shape[2:]))

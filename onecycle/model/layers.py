@@ -74,9 +74,10 @@ class GhostBatchNorm(nn.Module):
         return torch.cat([self._normalize(group) for group in torch.split(x, sizes)])
 
     def _normalize(self, x: Tensor) -> Tensor:
-        if x.numel() == x.shape[1]:  # one value a channel: its own mean, and no variance
+        if x.numel() == x.shape[1]:  # one value a channel: its own mean, and nothing of a variance
             self.step_mean.add_(x.detach().float().flatten())
-            return x * 0 + self.bias.view(1, -1, 1, 1)
+            self.step_var.add_(self.running_var)
+            return x * 0 * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         mean, var = torch.zeros_like(self.step_mean), torch.zeros_like(self.step_var)
         # With momentum 1 the two are overwritten by this group's own statistics.
         y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS)

@@ -10,7 +10,7 @@ Rate = Annotated[float, Field(gt=0)]
 Epochs = Annotated[float, Field(gt=0)]
 MomentumAtPeak = Annotated[
     float | None,
-    Field(ge=0, lt=1, description="momentum falls to this at the peak, and rises again"),
+    Field(gt=0, lt=1, description="momentum falls to this at the peak, and rises again"),
 ]
 
 

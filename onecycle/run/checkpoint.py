@@ -85,9 +85,11 @@ class Saver:
         return time.monotonic() >= self._due
 
     def check_space(self, state: TrainState) -> None:
-        """DiskError if the disk has no room for the checkpoints of a run."""
+        """DiskError if the disk has no room for what is still to come of a run's files."""
         weights = sum(p.numel() * p.element_size() for p in state.model.state_dict().values())
-        files.check_space(self.folder, (KEPT + 1) * STATES * weights + SPARE)
+        there = files.size(self.folder.parent)
+        each = STATES * weights
+        files.check_space(self.folder, max(each, (KEPT + 1) * each + SPARE - there))
 
     def save(self, state: TrainState, extra: dict[str, Any]) -> float:
         """Save `state` and `extra` (plain values); the seconds it took.

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO, Any
@@ -65,6 +66,27 @@ def check_empty(out: Path) -> None:
             raise RecipeError(
                 f"--out {out} is not empty: choose another, or go on with --resume {out}"
             )
+
+
+def forget_unsaved(out: Path) -> None:
+    """Remove from `out` what a run left that died before its first save, if nothing else is there.
+
+    Raises DiskError, also if somebody writes there.
+    """
+    begun = {RECIPE, ENVIRONMENT, CLASSES, SPLIT, EVENTS, CHECKPOINTS, TENSORBOARD}
+    if not (out / RECIPE).is_file():
+        return
+    lock = files.FolderLock(out)
+    try:
+        files.clear_temporary(out)
+        with files.disk_errors(out, "clear"):
+            left = [path for path in out.iterdir() if path.name != files.LOCK_NAME]
+            saved = any((out / CHECKPOINTS).glob("*.json"))
+            if not saved and {path.name for path in left} <= begun:
+                for path in left:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    finally:
+        lock.release()
 
 
 def newest_unfinished(runs: Path) -> Path:

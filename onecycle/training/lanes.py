@@ -86,11 +86,13 @@ def number(recipe: Recipe, machine: Machine, ranks: Ranks) -> int:
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """A copy of `model` whose parameters lie in the same memory."""
+    """A copy of `model` whose parameters and running statistics lie in the same memory."""
     twin = copy.deepcopy(model)
     for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
         its.data = ours.data
         its.grad = None
+    for here, there in zip(norms(model), norms(twin), strict=True):
+        there.running_mean, there.running_var = here.running_mean, here.running_var
     return twin
 
 

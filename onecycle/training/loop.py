@@ -223,7 +223,7 @@ def _gradients(
         for norm in norms(model):
             norm.groups = groups
         group = part.first_group + number
-        with _dropout_stream(recipe, work.seed, work.step, group), machine.autocast():
+        with _dropout_stream(work, group), machine.autocast():
             logits = model(images[piece])
         piece_loss = _summed_loss(work, logits, answers[piece]).div(work.images)
         torch.autograd.backward(piece_loss * machine.loss_scale)
@@ -247,13 +247,15 @@ def _summed_loss(work: _Work, logits: Tensor, answers: Answers) -> Tensor:
 
 
 @contextmanager
-def _dropout_stream(recipe: Recipe, seed: int, step: int, group: int) -> Iterator[None]:
+def _dropout_stream(work: _Work, group: int) -> Iterator[None]:
     """Inside, dropout draws from (seed, step, group); the global random state is left alone."""
-    if not recipe.model.dropout:
+    if not work.recipe.model.dropout:
         yield
         return
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence([seed, step, group]).generate_state(1)[0]))
+    key = np.random.SeedSequence([work.seed, work.step, group])
+    here = [torch.cuda.current_device()] if work.machine.device == "cuda" else []
+    with torch.random.fork_rng(here):
+        torch.manual_seed(int(key.generate_state(1)[0]))
         yield
 
 
@@ -281,7 +283,8 @@ def _update(
         if work.machine.loss_scale != 1:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.grad.div_(work.machine.loss_scale)
+                    if parameter.grad is not None:
+                        parameter.grad.div_(work.machine.loss_scale)
         # Fused optimizers leave weights and moments alone where this is 1 (as for a GradScaler).
         optimizer.found_inf = dropped.float()  # type: ignore[attr-defined]
         optimizer.step()

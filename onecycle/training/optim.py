@@ -53,6 +53,13 @@ def grouped(recipe: Recipe, model: nn.Module) -> list[Row]:
     return rows
 
 
+def moments(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of what `optimizer` keeps of a parameter from step to step."""
+    if isinstance(optimizer, torch.optim.Adam):  # AdamW is one too
+        return {"step", "exp_avg", "exp_avg_sq"}
+    return {"momentum_buffer"}
+
+
 def set_rates(optimizers: list[torch.optim.Optimizer], timetable: Timetable, step: int) -> float:
     """Give every parameter group its rate and momentum for `step`; the rate before scaling."""
     lr = timetable.lr(step)

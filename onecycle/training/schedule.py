@@ -49,16 +49,19 @@ class Timetable:
 
     def lr(self, step: int) -> float:
         """The learning rate at `step`; ValueError past the end."""
-        return self._at(step, lambda knot: knot.lr)
+        return self._at(step, lambda knot: knot.lr, self.shape)
 
     def momentum(self, step: int, base: float) -> float:
         """The momentum at `step`: `base`, or cycling between it and the schedule's at the peak."""
         peak = self.momentum_at_peak
         if peak is None:
             return base
-        return self._at(step, lambda knot: base * (1 - knot.height) + peak * knot.height)
+        # A rate can rise by a factor a step; a momentum may be 0, from where no factor leads away.
+        shape: Shape = "linear" if self.shape == "exponential" else self.shape
+        height = self._at(step, lambda knot: knot.height, shape)
+        return base * (1 - height) + peak * height
 
-    def _at(self, step: int, value: Callable[[Knot], float]) -> float:
+    def _at(self, step: int, value: Callable[[Knot], float], shape: Shape) -> float:
         if not 0 <= step < self.total_steps:
             raise ValueError(f"step {step} is not one of the {self.total_steps} of this run")
         here = self.epoch(step) if self.per == "epoch" else step
@@ -66,7 +69,7 @@ class Timetable:
         if right in (0, len(self.knots)):
             return value(self.knots[min(right, len(self.knots) - 1)])
         a, b = self.knots[right - 1], self.knots[right]
-        return _interpolate(value(a), value(b), (here - a.at) / (b.at - a.at), self.shape)
+        return _interpolate(value(a), value(b), (here - a.at) / (b.at - a.at), shape)
 
 
 def timetable(recipe: Recipe, images: int) -> Timetable:

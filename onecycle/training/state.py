@@ -55,6 +55,8 @@ class TrainState:
             if key.startswith("optimizer."):
                 name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
                 parameter = parameters[name]
+                if moment not in optim.moments(owner[parameter]):
+                    raise ValueError(f"{key} belongs to another optimizer")
                 if value.shape not in (parameter.shape, torch.Size()):
                     raise ValueError(f"{key} has the shape {tuple(value.shape)}")
                 # A fused step needs the strides of its parameter.
