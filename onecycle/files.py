@@ -80,7 +80,7 @@ def read_bytes(path: Path) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > LARGEST:
             raise DiskError(f"cannot read {path}: {size:,} bytes are more than onecycle writes")
-        return file.read(LARGEST)
+        return file.read(size)  # which reserves so much at once
 
 
 def read_json(path: Path) -> Any:
@@ -144,8 +144,9 @@ def check_space(folder: Path, needed: int) -> None:
 class FolderLock:
     """The right to write into a folder, held until `release` or the end of the process.
 
-    The kernel frees it (flock) when the holder dies, so no lock is ever left behind.
-    Raises OnecycleError naming the holder when another process has it.
+    The kernel frees it (flock) when the holder dies, so no lock is ever left behind; the holder's
+    forked children, such as a loader's workers, let go of it at once. Raises OnecycleError naming
+    the holder when another process has it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -169,10 +170,12 @@ class FolderLock:
             self._file.truncate(0)
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
             self._file.flush()
+        _held.add(self)
 
     def release(self) -> None:
         """Let the folder go."""
         self._file.close()
+        _held.discard(self)
 
     def _holder(self) -> str:
         """Who holds the lock; one that got it this moment is still writing its name."""
@@ -183,3 +186,14 @@ class FolderLock:
             if holder or time.monotonic() > until:
                 return holder or "another process"
             time.sleep(0.01)
+
+
+_held: set[FolderLock] = set()
+
+
+def _let_go() -> None:
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -5,7 +5,8 @@ setup() {
     local here python candidate stamp
     here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     venv="$here/.venv"
-    if [ ! -x "$venv/bin/python" ]; then
+    # Without pip it is what Debian's python3 leaves behind that lacks python3-venv.
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         python=""
         for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
             if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
@@ -17,7 +18,7 @@ setup() {
             echo "Python 3.11 or later is needed: install it, or name it with PYTHON=/path/to/python3" >&2
             exit 1
         fi
-        "$python" -m venv "$venv"
+        "$python" -m venv --clear "$venv"
     fi
     # The stamp makes a second start quick: it changes when what is to be installed does.
     stamp="$here $1 $(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)"

@@ -307,3 +307,35 @@ def test_leaving_does_not_search_for_garbage():
     code += "from onecycle.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.endswith("True\n"), done.stderr
+
+
+def test_an_empty_word_is_no_value(command):
+    code, _, err = command("train", "--data", "digits", "--init", "")
+    assert code == 2 and "what comes after 'train --data digits --init' is empty" in err
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--recipe", f"{LONG}.toml"),
+        ("train", "--init", LONG),
+        ("train", "--data", LONG),
+        ("export", "RUN", "--out", f"{LONG}.onnx"),
+    ],
+    ids=lambda words: words[-2],
+)
+def test_a_name_that_no_disk_takes_ends_in_one_line(digits_run, command, words):
+    code, _, err = command(*(digits_run.path if word == "RUN" else word for word in words))
+    assert code == 6 and err.count("\n") == 1 and "File name too long" in err
+
+
+def test_what_the_terminal_has_no_letters_for_is_printed_all_the_same(digits_run, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "é.png")
+    words = [sys.executable, "-m", "onecycle", "predict", str(digits_run.path), "é.png", "-q"]
+    done = subprocess.run(
+        words, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and r"\xe9.png" in done.stdout, done.stderr

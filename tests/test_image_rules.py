@@ -11,6 +11,7 @@ from picture_files import encoded, exif, noise
 from PIL import Image, ImageOps
 
 from onecycle.datasets import decode
+from onecycle.errors import DataError
 
 TURNED = {
     1: lambda a: a,
@@ -139,6 +140,52 @@ def test_a_transparent_colour_is_put_on_white():
     grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
     result = pixels(encoded(Image.fromarray(grey), transparency=7))
     assert np.array_equal(result[..., 0], np.where(grey == 7, 255, grey))
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "value", "shown"),
+    [
+        (2, 0, b"\x55" * 4, (1,), 85),
+        (4, 0, b"\x77" * 8, (7,), 119),
+        (16, 2, b"\x12\x34\x56\x78\x9a\xbc" * 16, (0x1234, 0x5678, 0x9ABC), (0x12, 0x56, 0x9A)),
+    ],
+    ids=["2-bit grey", "4-bit grey", "16-bit colour"],
+)
+def test_a_transparent_colour_of_another_depth_is_that_colour(depth, kind, row, value, shown):
+    def made(colour):
+        clear = (b"tRNS", struct.pack(f">{len(colour)}H", *colour))
+        return png(16, 16, depth, kind, (b"\0" + row) * 16, clear)
+
+    other = tuple(number ^ (0x100 if depth == 16 else 1) for number in value)
+    for colour, expected in ((value, 255), (other, shown)):
+        content = made(colour)
+        assert (pixels(content) == expected).all()
+        assert (decode.square(Image.open(io.BytesIO(content)), 16) == expected).all()
+
+
+def tiff(bits, photometric, content, *more):
+    """A grey TIFF of 16 x 16 pixels in one strip, for what Pillow doesn't write."""
+    tags = [(256, 16), (257, 16), (258, bits), (259, 1), (262, photometric), (277, 1), *more]
+    if not more:
+        tags += [(273, 8 + 2 + 12 * 9 + 4), (278, 16), (279, len(content))]
+    out = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    for tag, value in sorted(tags):
+        out += struct.pack("<HHII", tag, 4, 1, value)
+    return out + bytes(4) + content
+
+
+def test_grey_that_pillow_misreads_is_refused():
+    assert (pixels(tiff(16, 1, b"\xff" * 512)) == 255).all()
+    assert (pixels(tiff(8, 0, b"\xff" * 256)) == 0).all(), "white at zero"
+    assert reason(tiff(12, 1, b"\xff" * 384)).startswith("12-bit grey in a TIFF")
+    assert reason(tiff(16, 0, b"\xff" * 512)).startswith("16-bit grey in a TIFF")
+    with pytest.raises(DataError, match="12-bit grey"):
+        decode.square(Image.open(io.BytesIO(tiff(12, 1, b"\xff" * 384))), 16)
+
+
+def test_a_tile_larger_than_any_picture_is_refused():
+    content = tiff(8, 1, bytes(256), (322, 16384), (323, 16384), (324, 8), (325, 256))
+    assert "a tile of 268,435,456 pixels" in reason(content)
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])

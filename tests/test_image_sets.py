@@ -296,7 +296,7 @@ def test_ultralytics_13936_23566_a_validation_set_without_one_class_shifts_no_la
 
 
 def test_a_class_in_the_test_part_alone_is_named(tmp_path):
-    with pytest.raises(DataError, match="classes in test/ without images in train/: owl"):
+    with pytest.raises(DataError, match="classes in test/ or val/ without images in train/: owl"):
         load(write(tmp_path / "pets", tree() | {"test/owl/0.png": encoded(noise((20, 20)))}))
 
 

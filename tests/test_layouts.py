@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -127,17 +128,35 @@ def test_pictures_outside_of_the_parts_are_counted(tmp_path):
     assert note.endswith(" and 1 more") and len(data.train) == 6
 
 
+def test_what_is_left_out_is_told_as_it_is_now(tmp_path):
+    names = [f"{part}/{file}" for part in ("train", "test") for file in flat(2)]
+    path = write(tmp_path / "pets", names)
+    assert load(path).notes == ()
+    write(path, ["tset/cat/0.png"])
+    assert "tset/cat/0.png" in load(path).notes[0]
+    shutil.rmtree(path / "tset")
+    assert load(path).notes == ()
+
+
 def test_pictures_deeper_than_a_class_are_refused(tmp_path):
     names = [f"{part}/{file}" for part in ("train", "test") for file in flat(2)]
     path = write(tmp_path / "pets", [*names, "train/cat/indoor/1.png"])
     assert "'train/cat/indoor/1.png' lies deeper than the pictures of a class" in refused(path)
+    names = [f"{part}/{kind}/indoor/{part}.png" for part in ("train", "test") for kind in "ab"]
+    said = refused(write(tmp_path / "all", names))
+    assert "/a/indoor/" in said and "lies deeper than the pictures of a class" in said
 
 
-@pytest.mark.parametrize("parts", [("a/train", "b/train"), ("a", "b")])
-def test_two_pictures_of_one_name_are_both_named(tmp_path, parts):
-    path = write(tmp_path / "pets", [f"{part}/cat/0.png" for part in parts])
-    said = refused(path)
-    assert f"'{parts[0]}/cat/0.png' and '{parts[1]}/cat/0.png' both count as" in said
+def test_two_pictures_of_one_name_are_both_named(tmp_path):
+    said = refused(write(tmp_path / "pets", ["a/train/cat/0.png", "b/train/cat/0.png"]))
+    assert "'a/train/cat/0.png' and 'b/train/cat/0.png' both count as" in said
+
+
+def test_a_folder_name_in_two_places_is_no_class(tmp_path):
+    said = refused(
+        write(tmp_path / "pets", [f"{kind}/indoor/{kind}.png" for kind in ("cat", "dog")])
+    )
+    assert "can't both be the class 'indoor'" in said and "'cat/indoor'" in said
 
 
 @pytest.mark.parametrize("container", ["pets", "pets.zip"])

@@ -347,3 +347,21 @@ app.main()
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.stderr, done.returncode) == (b"", 141)
+
+
+def test_what_an_iterator_puts_into_one_place_is_seen_each_time(digits_run, tests):
+    """As the frames of an animation, which are all one object, or a camera's buffer."""
+    images = tests.images(0, 20)
+    expected = [one.probability for one in digits_run.predict(list(images), threads=1)]
+    assert len(set(expected)) > 10
+    buffer, picture = np.empty_like(images[0]), Image.new("RGB", images[0].shape[1::-1])
+
+    def frames(given):
+        for image in images:
+            buffer[...] = image
+            picture.paste(Image.fromarray(image))
+            yield given
+
+    for given in (buffer, picture):
+        found = [one.probability for one in digits_run.predict(frames(given), threads=2)]
+        assert found == pytest.approx(expected)

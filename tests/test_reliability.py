@@ -166,6 +166,27 @@ def test_of_twenty_starts_into_one_folder_one_runs_and_nineteen_name_it(tmp_path
         assert f"process {winner.pid} on" in text and len(text.splitlines()) == 1
 
 
+def hold_with_a_worker(folder, ready):
+    """Hold `folder`, with a child that lives on, as a loader's worker does for a while."""
+    files.FolderLock(folder)
+    if os.fork() == 0:
+        ready.set()
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+
+
+def test_a_killed_process_leaves_no_lock_to_its_workers(tmp_path):
+    ready = short_runs.FORKED.Event()
+    process = start(hold_with_a_worker, tmp_path, ready)
+    assert ready.wait(60)
+    with pytest.raises(OnecycleError, match="is being written"):
+        files.FolderLock(tmp_path)
+    process.kill()
+    process.join()
+    files.FolderLock(tmp_path).release()
+
+
 # What resuming refuses ----------------------------------------------------------------------
 
 

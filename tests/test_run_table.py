@@ -115,6 +115,24 @@ def test_seeds_are_compared_over_the_seeds(make_run):
     assert len(found.curves().axes[0].lines) == 6
 
 
+def test_only_what_is_chosen_is_compared(make_run):
+    for seed in range(3):
+        make_run(f"many/seed-{seed}", [1] * (90 + seed) + [0] * (10 - seed), seed=seed)
+        make_run(f"few/seed-{seed}", [1] * (70 + seed) + [0] * (30 - seed), seed=seed, digest="s")
+    found = onecycle.results("runs/many", "runs/few", where="seed=1")
+    (row,) = found.accuracy_differences
+    assert row["test"] == "McNemar" and len(found.curves().axes[0].lines) == 2
+    assert len(onecycle.results("runs", where="epochs=4").rows) == 6, "4 is 4.0"
+
+
+def test_the_same_seed_twice_is_no_further_evidence(make_run):
+    for name in ("a", "b"):
+        make_run(f"many/{name}", [1, 0], seed=0)
+        make_run(f"few/{name}", [1, 1], seed=0)
+    with pytest.raises(RecipeError, match="runs/many holds seed 0 more than once"):
+        onecycle.results("runs/many", "runs/few")
+
+
 def test_what_no_test_fits_is_said_so(make_run):
     make_run("one", [1, 0])
     make_run("other", [1, 0], data="else")

@@ -99,9 +99,10 @@ def ablate(
         show.note(f"{name} ({variant.digest()})")
         place = folder / name
         if (place / record.SEEDS).is_file():
-            many.go_on(place, show, again)
+            many.go_on(place, show, again, dataset.digest)
         else:
-            many.train(setup.with_recipe(variant), every, place, show, again)
+            variation = setup.with_recipe(variant)
+            many.train(variation, every, place, show, again, dataset.digest)
     files.write_json(folder / record.ABLATION, _summarize(chosen, folder, left_out))
     found = Ablation(folder)
     plots.save(found.figure(), folder / "ablation.png")

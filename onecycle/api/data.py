@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from onecycle import files, progress
@@ -66,20 +67,25 @@ class DataFacts:
     def augmented(self) -> Figure:
         """Eight training images, and what the network is given of them in the first eight epochs.
 
-        That is what a run of this recipe with this seed draws, if it holds no images out.
+        That is what a run of this recipe with this seed draws, if it holds no images out; the first
+        time, where it draws an image several times in an epoch.
         """
         data = self.dataset
         count = len(data.train)
         spec = self.recipe.sized(count, data.image_size).augment
         picked = np.random.default_rng(self.seed).permutation(count)[:EPOCHS]
+        alike = data.train.labels if self.recipe.balance == "sampling" else None
         feed = Feed(spec, data, "cpu", self.seed, self.augment_backend)
         draws = []
         for epoch in range(EPOCHS):
-            plan = augment.draw(spec, count, data.image_size, self.seed, epoch)
-            places = plan.order.argsort()[picked]
-            (images,) = feed.batches(epoch, plan, [places])
+            plan = augment.draw(spec, count, data.image_size, self.seed, epoch, alike)
+            found = plan.order == torch.from_numpy(picked)[:, None]
+            (images,) = feed.batches(epoch, plan, [found.int().argmax(1)])
+            images[~found.any(1)] = 255
             draws.append(images.round().byte().numpy())
         smaller = ", before it is made smaller" if self.recipe.resolution else ""
+        if alike is not None:
+            smaller += " (empty where an epoch leaves an image out)"
         title = (
             f"What the network is given in training{smaller}: recipe {self.recipe.name}, "
             f"seed {self.seed}"

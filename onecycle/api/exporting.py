@@ -94,8 +94,9 @@ def _place(folder: Path, format: str, out: str | Path | None) -> Path:
     if out is None:
         return folder / "export" / f"model.{format}"
     path = Path(out)
-    if path.is_dir():
-        raise RecipeError(f"--out {out} is a folder: name a file")
+    with files.disk_errors(path, "write"):
+        if path.is_dir():
+            raise RecipeError(f"--out {out} is a folder: name a file")
     if path.suffix != f".{format}":
         raise RecipeError(f"--out {out}: the name of a {format} file ends in .{format}")
     return path

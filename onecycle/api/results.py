@@ -69,7 +69,7 @@ def results(
     rows = [row for path in given for row in reading.collect(path)]
     wanted = [where] if isinstance(where, str) else list(where)
     rows = reading.order(reading.select(rows, wanted), sort)
-    compared = reading.candidates(given) if len(given) > 1 else []
+    compared = reading.candidates(given, wanted) if len(given) > 1 else []
     if publish is not None:
         _publish([row for row in rows if row["state"] == "finished"], Path(publish))
     return Results(rows, compared)

@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from onecycle.api import single
 from onecycle.api.handle import Run
 from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
-from onecycle.errors import DiskError, RecipeError
+from onecycle.errors import DataError, DiskError, RecipeError
 from onecycle.recipe import book
 from onecycle.reporting import seeds as reporting
 from onecycle.run import record
@@ -41,11 +41,17 @@ class Runs:
 
 
 def train(
-    setup: Setup, seeds: list[int], out: Path | None, show: progress.Show, again: str = ""
+    setup: Setup,
+    seeds: list[int],
+    out: Path | None,
+    show: progress.Show,
+    again: str = "",
+    digest: str | None = None,
 ) -> Runs:
     """Train `setup` once for each of `seeds` into the new folder `out`.
 
-    `again` is the command that goes on with all of them, if it isn't `train --resume`.
+    `again` is the command that goes on with all of them, if it isn't `train --resume`, and
+    `digest` what their data must have, if anything.
     """
     folder = record.new_folder(setup.recipe.name, out)
     lock = files.FolderLock(folder)
@@ -71,21 +77,24 @@ def train(
             {"digest": setup.recipe.digest(), "recipe": setup.recipe.to_dict()},
         )
         files.write_json(folder / record.SEEDS, {"seeds": seeds, "setup": setup.to_dict()})
-        return _finish_all(folder, show, again)
+        return _finish_all(folder, show, again, digest)
     finally:
         lock.release()
 
 
-def go_on(folder: Path, show: progress.Show, again: str = "") -> Runs:
-    """Train the seeds of `folder` that aren't finished, and summarize all of them."""
+def go_on(folder: Path, show: progress.Show, again: str = "", digest: str | None = None) -> Runs:
+    """Train the seeds of `folder` that aren't finished, and summarize all of them.
+
+    `digest` is what their data must have; by default that of those that have begun.
+    """
     lock = files.FolderLock(folder)
     try:
-        return _finish_all(folder, show, again)
+        return _finish_all(folder, show, again, digest)
     finally:
         lock.release()
 
 
-def _finish_all(folder: Path, show: progress.Show, again: str) -> Runs:
+def _finish_all(folder: Path, show: progress.Show, again: str, digest: str | None) -> Runs:
     """`go_on`, in a folder that this process holds."""
     again = again or f"onecycle train --resume {shlex.quote(str(folder))}"
     made = files.read_json(folder / record.SEEDS)
@@ -96,10 +105,29 @@ def _finish_all(folder: Path, show: progress.Show, again: str) -> Runs:
         raise DiskError(f"cannot read {folder / record.SEEDS}: it is damaged") from error
     for number, seed in enumerate(seeds, start=1):
         show.seed(seed, number, len(seeds))
+        setup = replace(setup, digest=_begun_on(folder, setup, seeds) or digest)
+        if digest not in (None, setup.digest):
+            raise DataError(
+                f"{folder}: its runs were trained on other data: put that back, or start anew in "
+                "another folder"
+            )
         _finish(setup, seed, folder / f"seed-{seed}", show, again)
     runs = Runs(folder)
     files.write_json(folder / record.SUMMARY, reporting.summarize([run.path for run in runs.runs]))
     return runs
+
+
+def _begun_on(folder: Path, setup: Setup, seeds: list[int]) -> str | None:
+    """The digest of the data of seeds that have begun; RecipeError if their recipe is another."""
+    for run in (folder / f"seed-{seed}" for seed in seeds):
+        if (run / record.ENVIRONMENT).is_file():
+            if Run(run).recipe.digest() != setup.recipe.digest():
+                raise RecipeError(
+                    f"{folder / record.RECIPE} is not the recipe of {run}: put that back, or start "
+                    "anew in another folder"
+                )
+            return str(files.read_json(run / record.ENVIRONMENT)["data"]["digest"])
+    return None
 
 
 def check(seeds: int, world: int) -> None:

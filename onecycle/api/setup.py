@@ -9,7 +9,7 @@ from onecycle import machine, progress
 from onecycle.datasets import feed
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.load import load
-from onecycle.errors import RecipeError
+from onecycle.errors import DataError, RecipeError
 from onecycle.machine import Machine
 from onecycle.model.build import build
 from onecycle.ranks import Ranks, join
@@ -48,6 +48,7 @@ class Setup:
     init: str | None = None  # the folder of a finished run
     augment_backend: str = "own"
     max_memory: str | None = None
+    digest: str | None = None  # what the data must have, as runs before had it
 
     def __post_init__(self) -> None:
         if self.save_every is not None:
@@ -78,6 +79,11 @@ class Setup:
         dataset = ranks.in_turn(
             lambda: load(self.data, show.decoded, show.downloaded, **self.reading)
         )
+        if self.digest not in (None, dataset.digest):
+            raise DataError(
+                f"{self.data} is not the data that the runs before were trained on: put that back, "
+                "or start anew in another folder"
+            )
         if self.val_fraction:
             dataset = dataset.hold_out(self.val_fraction, seed)
         check_sizes(self.recipe, dataset)
@@ -99,5 +105,5 @@ class Setup:
         return replace(self, recipe=recipe, lr_auto=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values without the recipe, which is kept in a file of its own."""
-        return {key: value for key, value in asdict(self).items() if key != "recipe"}
+        """Plain values, but for the recipe and the digest, which are kept elsewhere."""
+        return {k: v for k, v in asdict(self).items() if k not in ("recipe", "digest")}

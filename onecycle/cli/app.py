@@ -3,6 +3,7 @@
 import atexit
 import errno
 import gc
+import io
 import os
 import sys
 from typing import Annotated
@@ -27,9 +28,13 @@ def main() -> None:
     """Run the command line and exit with the code that the outcome has."""
     # Python would look through all of torch for garbage before it leaves: more than a second.
     atexit.register(gc.freeze)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _check_empty(sys.argv[1:])
         app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except OnecycleError as error:
         _stop(str(error), error.exit_code)
     except CycloptsError as error:
@@ -42,12 +47,21 @@ def main() -> None:
         raise SystemExit(141) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise
+            if error.filename is None:
+                raise
+            _stop(f"{error.filename}: {error.strerror}", DiskError.exit_code)
         # Of the files of a run each says so itself: this is what is printed, to a full disk.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _stop(f"cannot write the output: {error.strerror}", DiskError.exit_code)
     except KeyboardInterrupt:
         _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
+
+
+def _check_empty(words: list[str]) -> None:
+    """RecipeError for an empty word, such as a shell makes of a variable that isn't set."""
+    if "" in words:
+        before = " ".join(words[: words.index("")])
+        raise RecipeError(f"what comes after '{before}' is empty: give it a value, or leave it out")
 
 
 def _stop(message: str, code: int) -> None:

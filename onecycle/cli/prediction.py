@@ -89,6 +89,8 @@ def _named(images: Iterable[str]) -> Iterator[str]:
         if name != "-":
             yield name
             continue
+        if sys.stdin is None:
+            raise RecipeError("-: there is no standard input to read names from")
         for line in sys.stdin.buffer:
             if name := os.fsdecode(line.rstrip(b"\r\n")):
                 yield name

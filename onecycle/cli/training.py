@@ -187,5 +187,5 @@ def _spread(found: dict[str, Any]) -> str:
         return f"{found['mean']:.2%}  (one seed)"
     return (
         f"{found['mean']:.2%}  (std {100 * found['std']:.2f} points, 95 % interval of the mean "
-        f"{found['low']:.2%} to {found['high']:.2%}, n = {found['n']})"
+        f"{max(found['low'], 0):.2%} to {min(found['high'], 1):.2%}, n = {found['n']})"
     )

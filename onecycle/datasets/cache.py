@@ -2,6 +2,7 @@
 
     <cache>/index/<key>.json   which entry a path led to, by its files' names, sizes and times
     <cache>/images/<key>/      an entry, by the content of these files and the size asked for
+    (both also by what is to be told of other files, which the entry holds)
 
 An entry without the bad images serves whoever wants to skip them, and names them to others.
 An entry appears whole or not at all: it is built in a temporary folder and renamed.
@@ -22,7 +23,7 @@ import platformdirs
 
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.entry import Progress, open_folder, refusal, write_folder
-from onecycle.datasets.source import File, Source
+from onecycle.datasets.source import Listing, Source
 from onecycle.errors import DataError, DiskError
 from onecycle.files import (
     disk_errors,
@@ -33,7 +34,7 @@ from onecycle.files import (
     write_json,
 )
 
-FORMAT = 5  # part of every key: raise it when entries or decoding change
+FORMAT = 6  # part of every key: raise it when entries or decoding change
 BUILDING = ".building-"  # how the names of temporary folders begin
 ABANDONED = 24 * 3600  # seconds after which a temporary folder has no builder any more
 
@@ -46,16 +47,19 @@ def load(source: Source, progress: Progress | None = None, *, skip_bad: bool = F
     a cache that can't be written.
     """
     root = cache_folder()
-    files = source.files()
-    facts = [(file.name, file.size, file.mtime_ns) for file in files]
-    place = _key(str(source.path.resolve()), source.labels, source.image_size, *facts)
+    listing = source.listing()
+    facts = [(file.name, file.size, file.mtime_ns) for file in listing.files]
+    where = (str(source.path.resolve()), source.labels, source.image_size)
+    place = _key(*where, *listing.notes, *facts)
     index = root / "index" / f"{place}.json"
     known = _indexed(index)
-    key = known or _content_key(source, {file.name: sha256_file(file.path) for file in files})
+    key = known or _content_key(
+        source, listing, {file.name: sha256_file(file.path) for file in listing.files}
+    )
     entry = root / "images" / key
     dataset = _find(entry)
     if dataset is None:
-        _build(source, files, entry, skip_bad, progress)
+        _build(source, listing, entry, skip_bad, progress)
         with disk_errors(entry, "read"):
             dataset = open_folder(entry)
     if dataset.skipped and not skip_bad:
@@ -77,8 +81,8 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()
 
 
-def _content_key(source: Source, hashes: Mapping[str, str]) -> str:
-    return _key(source.labels, source.image_size, *sorted(hashes.items()))
+def _content_key(source: Source, listing: Listing, hashes: Mapping[str, str]) -> str:
+    return _key(source.labels, source.image_size, *listing.notes, *sorted(hashes.items()))
 
 
 def _indexed(index: Path) -> str | None:
@@ -92,8 +96,9 @@ def _indexed(index: Path) -> str | None:
 
 def _find(entry: Path) -> Dataset | None:
     """The data set in `entry`; None if there is none. A damaged entry is thrown away."""
-    if not entry.exists():
-        return None
+    with disk_errors(entry, "read"):
+        if not entry.exists():
+            return None
     try:
         return open_folder(entry)
     except (DiskError, OSError, EOFError, KeyError, TypeError, ValueError):
@@ -110,9 +115,9 @@ def _temporary_name() -> str:
 
 
 def _build(
-    source: Source, files: list[File], entry: Path, skip_bad: bool, progress: Progress | None
+    source: Source, listing: Listing, entry: Path, skip_bad: bool, progress: Progress | None
 ) -> None:
-    """Read the images of `source`, which are in `files`, into the new folder `entry`."""
+    """Read the images of `source`, which are in `listing`, into the new folder `entry`."""
     for left in make_folder(entry.parent).glob(f"{BUILDING}*"):
         with suppress(FileNotFoundError):
             if time.time() - left.stat().st_mtime > ABANDONED:  # its process was killed
@@ -122,8 +127,8 @@ def _build(
         with disk_errors(temporary, "write"):
             temporary.mkdir()
             hashes = write_folder(source, temporary, skip_bad, progress)
-            read_another = hashes and _content_key(source, hashes) != entry.name
-            if read_another or source.files() != files:
+            read_another = hashes and _content_key(source, listing, hashes) != entry.name
+            if read_another or source.listing() != listing:
                 raise DataError(f"{source.path} changed while it was read: try again")
             try:
                 temporary.rename(entry)

@@ -23,7 +23,7 @@ from onecycle.datasets.cifar_form import (
     class_names,
 )
 from onecycle.datasets.layout import is_image, part_of
-from onecycle.datasets.source import Contents, File, Image, Reader
+from onecycle.datasets.source import Contents, File, Image, Listing, Reader
 from onecycle.errors import DataError, few, one_line
 from onecycle.files import disk_errors, sha256_bytes
 
@@ -69,13 +69,13 @@ def find_packed(path: Path) -> tuple[Form, str] | None:
     return None
 
 
-def files(folder: Path, form: Form, labels: str) -> list[File]:
+def listing(folder: Path, form: Form, labels: str) -> Listing:
     """The needed files of the form in `folder`; DataError naming those that are missing."""
     with disk_errors(folder, "read"):
         present = [name for name in form.needed(labels) if (folder / name).is_file()]
         _check_complete(folder, form, labels, present)
         status = [(name, (folder / name).stat()) for name in present]
-    return [File(name, folder / name, s.st_size, s.st_mtime_ns) for name, s in status]
+    return Listing([File(name, folder / name, s.st_size, s.st_mtime_ns) for name, s in status])
 
 
 def read(folder: Path, form: Form, labels: str) -> Reader:
@@ -83,7 +83,7 @@ def read(folder: Path, form: Form, labels: str) -> Reader:
     hashes: dict[str, str] = {}
 
     def contents() -> Files:
-        for file in files(folder, form, labels):
+        for file in listing(folder, form, labels).files:
             _check_size(folder, form, labels, file.name, file.size)
             with disk_errors(file.path, "read"), open(file.path, "rb") as stream:
                 content = stream.read(file.size)

@@ -4,10 +4,11 @@
 - Grey, palette, CMYK and YCbCr become RGB as Pillow converts them; what is transparent, by an alpha
   channel, a palette or a colour, is put on white.
 - 16-bit grey becomes 8 bits by value / 257, rounded; of 16-bit colour Pillow reads the high byte.
-  32-bit integers and floats (Pillow's modes I and F) have no known range and are refused.
+  32-bit integers and floats (Pillow's modes I and F) have no known range and are refused, and so
+  is grey of 12 bits, or of 16 with white at zero, which Pillow gives as if it were neither.
 - Of an animation or several pages the first picture is taken.
-- More than 50 million pixels are refused, and files that Pillow finds truncated or damaged (it
-  can't see every damage: JPEG, BMP and PPM hold no checksum).
+- More than 50 million pixels are refused, in a TIFF's tile too, and files that Pillow finds
+  truncated or damaged (it can't see every damage: only PNG and packed TIFF hold checksums).
 - Images that are all square and of one size from 16 to 128 pixels are kept as they are. Otherwise
   each is scaled to a shorter side of S pixels, up or down, and its centre of S x S is taken. S is
   the image size asked for, else the largest of 32, 48, 64, 96 and 128 that is not above the
@@ -18,14 +19,15 @@
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from threading import Condition
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from onecycle.datasets.source import Pixels
 from onecycle.errors import DataError, one_line
@@ -35,6 +37,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs
 NO_RANGE = ("I", "F")  # modes of which nobody knows what is black and what is white
 SMALLEST, LARGEST = 16, 128  # pixels of a side that can be trained on
 SIZES = (32, 48, 64, 96, 128)  # of which one is chosen for images of different sizes
+GREY_STEP = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey of 2 and 4 bits by
+WHITE_IS_ZERO = 0
 GAP = 3  # how many times larger than needed an image stays when it is reduced by whole blocks
 
 TURNS = {
@@ -77,11 +81,15 @@ def look(content: bytes, size: int | None = None, *, header_only: bool = False) 
 def square(image: Image.Image, size: int) -> Pixels:
     """An open `image` as `look` would give its file, (size, size, 3) uint8; it stays open.
 
-    Raises DataError if it can't be used.
+    Only a JPEG of more than three times the size may differ by some grey levels: `look` reduces it
+    while it decodes. Raises DataError if it can't be used.
     """
     try:
-        ours = _usable(image).copy()
+        clear = _clear(_usable(image))
+        ours = image.copy()
         ours.format = image.format  # a copy has none, and what 16-bit grey means depends on it
+        if clear is not None:
+            ours.info["transparency"] = clear
         return _pixels(ours, size)
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise DataError(f"an image that can't be used: {_reason(error)}") from error
@@ -128,7 +136,10 @@ def _opened(content: bytes) -> Image.Image:
     """The image, of which only the header is read yet; any Exception if it can't be used."""
     if not content:
         raise ValueError("empty file")
-    return _usable(Image.open(io.BytesIO(content), formats=FORMATS))
+    image = _usable(Image.open(io.BytesIO(content), formats=FORMATS))
+    if (clear := _clear(image)) is not None:
+        image.info["transparency"] = clear
+    return image
 
 
 def _usable(image: Image.Image) -> Image.Image:
@@ -139,7 +150,33 @@ def _usable(image: Image.Image) -> Image.Image:
         raise ValueError(f"{image.width}x{image.height}, over the limit of {PIXEL_LIMIT:,} pixels")
     if image.mode in NO_RANGE and not _is_grey16(image):
         raise ValueError(f"pixels of mode {image.mode} have no known range")
+    _check_tags(image, getattr(image, "tag_v2", {}))
     return image
+
+
+def _check_tags(image: Image.Image, tags: Mapping[int, Any]) -> None:
+    """ValueError for what Pillow would misread of a TIFF with `tags`, or fill the memory with."""
+    tile = tags.get(TiffImagePlugin.TILEWIDTH, 1) * tags.get(TiffImagePlugin.TILELENGTH, 1)
+    if tile > PIXEL_LIMIT:
+        raise ValueError(f"a tile of {tile:,} pixels, over the limit of {PIXEL_LIMIT:,}")
+    if tags and _is_grey16(image):
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
+        if bits != 16 or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+            raise ValueError(f"{bits}-bit grey in a TIFF of a kind that is misread: save it as PNG")
+
+
+def _clear(image: Image.Image) -> Any:
+    """The transparent colour of a PNG not read yet, in 8 bits as its pixels will be; else None.
+
+    Pillow leaves it in the file's depth.
+    """
+    clear = image.info.get("transparency")
+    if image.format != "PNG" or clear is None or not getattr(image, "tile", None):
+        return None
+    depth = image.tile[0][3]  # type: ignore[attr-defined]
+    if depth in GREY_STEP:
+        return clear * GREY_STEP[depth]
+    return tuple(value >> 8 for value in clear) if depth == "RGB;16B" else None
 
 
 def _pixels(image: Image.Image, size: int) -> Pixels:

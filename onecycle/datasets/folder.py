@@ -9,7 +9,7 @@ from pathlib import Path
 from onecycle.datasets import table
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
 from onecycle.datasets.layout import LAYOUT, Layout, by_path, is_hidden, is_image, part_of
-from onecycle.datasets.source import File
+from onecycle.datasets.source import File, Listing
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
 
@@ -37,18 +37,21 @@ class Pictures:
     members: Callable[[], Generator[Member]]
 
 
-def files(path: Path) -> list[File]:
+def listing(path: Path) -> Listing:
     """The archive at `path` itself, or a folder's or table's images sorted by name.
 
     Raises DataError if `path` is missing, is none of these, or can't be trained and tested on.
     """
     if table.is_table(path):
-        return [_file("", path), *_sorted(_listed(path)[1])]
-    return [_file("", path)] if is_archive(path) else _sorted(_walked(path)[1])
+        return Listing([_file("", path), *_sorted(_listed(path)[1])])
+    if is_archive(path):
+        return Listing([_file("", path)])
+    layout, found = _walked(path)
+    return Listing(_sorted(found), layout.notes)
 
 
 def pictures(path: Path) -> Pictures:
-    """The images at `path`; raises as `files` does, and DataError for a hostile archive."""
+    """The images at `path`; raises as `listing` does, and DataError for a hostile archive."""
     if not table.is_table(path) and is_archive(path):
         with damage(path):
             layout = by_path(path, _names(path))

@@ -3,8 +3,9 @@
 If pictures lie in `train/<class>/`, the last three parts of a path are the part (`train`, `test`
 or `val`, or another of PARTS, small or capital), the class and the file name: `train/cat/1.jpg`, or
 `photos/train/cat/1.jpg`. Other pictures are left out, and counted; those deeper inside are refused.
-Without such folders the last two parts are class and file name, `cat/1.jpg`, and all pictures have
-to lie equally deep. Hidden files, and files that are no images by their suffix, are left out.
+Without such folders the last two parts are class and file name, `cat/1.jpg`, all pictures have to
+lie equally deep, and a class's in one folder. Hidden files, and files that are no images by their
+suffix, are left out.
 
 Where there is no test part, `val` is it. Where there is neither, a fifth of each class is drawn:
 the pictures of which the SHA-256 of seed and name is lowest, so that one that is added later
@@ -68,11 +69,12 @@ def by_path(source: Path, entries: Iterable[str]) -> Layout:
     """
     shown = {entry: parts for entry in entries if (parts := _parts(source, entry))}
     split = {e: (part, p) for e, p in shown.items() if len(p) > 2 and (part := part_of(p[-3]))}
+    _check_inside(source, {e: p for e, p in shown.items() if e not in split})
     if split:
-        _check_inside(source, {e: p for e, p in shown.items() if e not in split})
         places = {e: Place(part, p[-2], "/".join(p[-3:])) for e, (part, p) in split.items()}
     else:
         _check_depth(source, shown)
+        _check_folders(source, shown)
         places = {e: Place("train", p[-2], "/".join(p[-2:])) for e, p in shown.items()}
     _check_names(source, places)
     found = complete(source, places)
@@ -106,7 +108,7 @@ def complete(source: Path, places: Mapping[str, Place]) -> Layout:
     extra = sorted({p.class_name for p in found.places.values()}.difference(classes))
     if extra:
         raise DataError(
-            f"{source}: classes in test/ without images in train/: {few(extra)}: "
+            f"{source}: classes in test/ or val/ without images in train/: {few(extra)}: "
             "add training images or remove them"
         )
     return found
@@ -167,6 +169,18 @@ def _check_inside(source: Path, others: Mapping[str, list[str]]) -> None:
             raise DataError(
                 f"{source}: {entry!a} lies deeper than the pictures of a class, so that its class "
                 "can't be told: move or remove it"
+            )
+
+
+def _check_folders(source: Path, shown: Mapping[str, list[str]]) -> None:
+    """DataError if two folders of one name hold pictures: of a class, or of what is inside it."""
+    first: dict[str, str] = {}
+    for parts in shown.values():
+        folder = "/".join(parts[:-1])
+        if (other := first.setdefault(parts[-2], folder)) != folder:
+            raise DataError(
+                f"{source}: {other!a} and {folder!a} can't both be the class {parts[-2]!a}: put "
+                "each class into one folder, or list the pictures in a CSV"
             )
 
 

@@ -94,23 +94,22 @@ def source(path: Path, labels: str = "fine", image_size: int | None = None) -> S
     """
     if table.is_table(path):
         read = partial(images.read, path, image_size)
-        return Source(path, labels, partial(folder.files, path), read, image_size)
+        return Source(path, labels, partial(folder.listing, path), read, image_size)
     if folder.is_archive(path):
         read = partial(_packed, path, labels, image_size)
-        return Source(path, labels, partial(folder.files, path), read, image_size)
+        return Source(path, labels, partial(folder.listing, path), read, image_size)
     found = cifar.find(path)
     if not found:
         read = partial(images.read, path, image_size)
-        return Source(path, labels, partial(folder.files, path), read, image_size)
+        return Source(path, labels, partial(folder.listing, path), read, image_size)
     if len({form.data for form, _ in found}) > 1:
         raise DataError(f"{path} holds {' and '.join(place.name for _, place in found)}: name one")
     form, place = found[0]
     _check_own_size(str(place), SIDE, image_size)
-    files, read = (
-        partial(cifar.files, place, form, labels),
-        partial(cifar.read, place, form, labels),
+    arguments = (place, form, labels)
+    return Source(
+        place, labels, partial(cifar.listing, *arguments), partial(cifar.read, *arguments)
     )
-    return Source(place, labels, files, read)
 
 
 def _packed(path: Path, labels: str, image_size: int | None) -> Reader:

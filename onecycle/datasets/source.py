@@ -23,6 +23,14 @@ class File:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """The files of a data set, and what is to be told of those that are none of it."""
+
+    files: list[File]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Image:
     """One image: `pixels` (H, H, 3) uint8, or why it can't be used.
 
@@ -71,6 +79,6 @@ class Source:
 
     path: Path
     labels: str
-    files: Callable[[], list[File]]
+    listing: Callable[[], Listing]
     read: Callable[[], Reader]
     image_size: int | None = None  # pixels to which images are brought; None: their own choice

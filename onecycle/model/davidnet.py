@@ -3,7 +3,6 @@
 from collections import OrderedDict
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -49,6 +48,11 @@ class Davidnet(Network):
         self.pool = _head(spec.head, image_size // 8)
         self.fc = nn.Linear(8 * width, classes, bias=spec.fc_bias)
 
+    @classmethod
+    def least(cls, spec: ModelSpec, image_size: int) -> int:
+        # The pool before the average is as wide as its maps, up to 4 pixels.
+        return 8 * min(4, image_size // 8) if spec.head == "gap" else cls.least_side
+
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.prep(self.normalize(pixels))
         x = self.layer3(self.layer2(self.layer1(x)))
@@ -60,12 +64,4 @@ def _head(kind: str, size: int) -> nn.Module:
     """Maps of `size` pixels to one: at 4 pixels, those of 32-pixel images, both kinds agree."""
     if kind == "max":
         return nn.AdaptiveMaxPool2d(1)
-    return nn.Sequential(_MaxPool(min(4, size)), nn.AdaptiveAvgPool2d(1))
-
-
-class _MaxPool(nn.MaxPool2d):
-    """Max pooling, over the whole of a map that is smaller than the window."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        window: int = self.kernel_size  # type: ignore[assignment]
-        return F.max_pool2d(x, min(window, *x.shape[2:]))
+    return nn.Sequential(nn.MaxPool2d(min(4, size)), nn.AdaptiveAvgPool2d(1))

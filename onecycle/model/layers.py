@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onecycle.recipe.schema import ModelSpec
+
 MOMENTUM = 0.1  # weight of a step's statistics in the running ones (torch's default)
 EPS = 1e-5
 
@@ -16,6 +18,11 @@ class Network(nn.Module):
     """A classifier: pixels (N, H, W, 3) on the 0-255 scale in, logits (N, classes) in fp32 out."""
 
     least_side: int  # pixels of the smallest image that it takes
+
+    @classmethod
+    def least(cls, spec: ModelSpec, image_size: int) -> int:
+        """Pixels of the smallest image that it takes when it was made for `image_size`."""
+        return cls.least_side
 
 
 class Normalize(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from onecycle.errors import RecipeError, brief, did_you_mean
-from onecycle.files import read_bytes
+from onecycle.files import disk_errors, read_bytes
 from onecycle.recipe import schedules
 from onecycle.recipe.schema import Recipe, parse
 
@@ -122,8 +122,9 @@ def _value(key: str, text: str) -> Any:
 def _read(name: str) -> bytes:
     """What the file behind `name` holds."""
     if name.endswith((".toml", ".json")):
-        if not Path(name).is_file():
-            raise RecipeError(f"--recipe {name}: there is no such file")
+        with disk_errors(Path(name), "read"):
+            if not Path(name).is_file():
+                raise RecipeError(f"--recipe {name}: there is no such file")
         return read_bytes(Path(name))
     if name not in names():
         raise RecipeError(

@@ -25,9 +25,10 @@ def worth(summary: dict[str, Any]) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("points of validation accuracy lost without it")
     whole = summary["whole"]
+    seeds = f"{whole['n']} seeds, 95 % intervals" if whole["n"] > 1 else "one seed"
     axes.set_title(
         f"{literal(summary['recipe'])}, {summary['epochs']:g} epochs, {literal(summary['data'])}: "
-        f"{whole['mean']:.2%} whole, {whole['n']} seeds, 95 % intervals",
+        f"{whole['mean']:.2%} whole, {seeds}",
         fontsize=10,
         loc="left",
     )

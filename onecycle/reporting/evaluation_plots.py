@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onecycle.evaluation.metrics import row_shares
 from onecycle.reporting.plots import QUIET, TRAIN, blank, literal
 
+MOST_NAMED = 200  # classes up to which each has its name there
 MOST_NUMBERED = 20  # classes up to which the cells of a confusion matrix have numbers
 DARK = 0.45  # share above which a cell's numbers are white
 
@@ -21,7 +22,7 @@ def confusion(evaluation: dict[str, Any]) -> Figure:
     shares = 100 * row_shares(counts)
     names = [literal(row["class"], 20) for row in evaluation["classes"]]
     numbered = len(names) <= MOST_NUMBERED
-    side = max(3, len(names) * (0.6 if numbered else 0.115))
+    side = max(3, min(len(names), MOST_NAMED) * (0.6 if numbered else 0.115))
     figure = blank(side + 3, side + 2)
     axes = figure.subplots()
     axes.set_facecolor(QUIET)  # seen in the row of a class without images
@@ -29,8 +30,9 @@ def confusion(evaluation: dict[str, Any]) -> Figure:
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.set_label("share of the actual class (%)")
     size = 9 if numbered else 6
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(names)), names, fontsize=size)
+    shown = range(0, len(names), -(-len(names) // MOST_NAMED))
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=90, fontsize=size)
+    axes.set_yticks(shown, [names[i] for i in shown], fontsize=size)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("actual class")
     _title(axes, evaluation)

@@ -20,13 +20,14 @@ from onecycle.errors import RecipeError
 from onecycle.evaluation.likelihood import Labels, Probabilities
 from onecycle.evaluation.metrics import losses
 from onecycle.reporting.evaluation_tables import text
-from onecycle.reporting.plots import DPI, JUDGED, RATE, blank, literal
+from onecycle.reporting.pictures import FONT, fitted
+from onecycle.reporting.plots import DPI, JUDGED, RATE, blank
 
 PAGE = 100  # pictures of a figure at most
 SIDE = 128  # pixels that a picture is enlarged to, by a whole number
 CELL = 190  # pixels of width that a caption needs
 LINE, GAP, TOP = 15, 14, 50  # pixels: a caption's line, between cells, above them
-LONGEST = 19  # characters of a name in a caption
+SMALL = 6.5  # points of a caption
 LISTED = ("index", "name", "actual", "predicted", "confidence", "loss", "quality")
 
 
@@ -98,9 +99,10 @@ def page(pictures: Sequence[Picture], title: str) -> Figure:
         canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
         for number, (line, colour) in enumerate(_caption(picture)):
             below = y + height + 4 + number * LINE
-            axes.text(x, below, line, fontsize=6.5, color=colour, va="top")
+            line = _fitting(line, SMALL, step_x - GAP)
+            axes.text(x, below, line, fontsize=SMALL, color=colour, va="top")
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
-    axes.text(GAP, TOP / 2, literal(title, columns * 32), fontsize=8, va="center")
+    axes.text(GAP, TOP / 2, _fitting(title, 8, columns * step_x - GAP), fontsize=8, va="center")
     return figure
 
 
@@ -145,11 +147,16 @@ def _caption(picture: Picture) -> list[tuple[str, str]]:
     name = PurePosixPath(picture.name).name or f"image {picture.index}"
     first = "labelled" if picture.quality is not None else "actual"
     return [
-        (f"{first}: {literal(picture.actual, LONGEST)}", "black"),
-        (f"predicted: {literal(picture.predicted, LONGEST)}", colour),
+        (f"{first}: {picture.actual}", "black"),
+        (f"predicted: {picture.predicted}", colour),
         (figures, "black"),
-        (literal(name, 30), "#666666"),
+        (name, "#666666"),
     ]
+
+
+def _fitting(text: str, points: float, width: float) -> str:
+    """`text` as matplotlib shows it letter by letter, at most `width` pixels wide."""
+    return fitted(text, width * FONT.get_size() / points).replace("$", r"\$")
 
 
 def enlarged(picture: Picture) -> NDArray[np.uint8]:

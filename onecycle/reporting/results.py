@@ -1,6 +1,7 @@
 """Finished and unfinished runs as rows of one table, and what tells runs apart."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -58,8 +59,15 @@ def select(rows: list[Row], where: list[str]) -> list[Row]:
         if not equals:
             raise RecipeError(f"--where {condition}: write key=pattern, such as recipe=davidnet*")
         _check_key(rows, key, "--where")
-        rows = [row for row in rows if fnmatchcase(str(row.get(key, "")), pattern)]
+        rows = [row for row in rows if _fulfils(row.get(key, ""), pattern)]
     return rows
+
+
+def _fulfils(value: Any, pattern: str) -> bool:
+    with suppress(ValueError):
+        if isinstance(value, int | float):
+            return float(value) == float(pattern)
+    return fnmatchcase(str(value), pattern)
 
 
 def order(rows: list[Row], key: str) -> list[Row]:
@@ -72,12 +80,13 @@ def order(rows: list[Row], key: str) -> list[Row]:
     return have + [row for row in rows if row.get(name) is None]
 
 
-def candidates(paths: list[Path]) -> list[Candidate]:
-    """What each of `paths` has to compare: its finished runs, of one recipe and data each.
+def candidates(paths: list[Path], where: list[str]) -> list[Candidate]:
+    """What each of `paths` has to compare: its finished runs `where` that holds.
 
-    Raises RecipeError for a path without a finished run, or with several recipes or data sets.
+    Raises RecipeError for a path without any, with several recipes or data sets, or with a seed
+    twice, which is the same run again.
     """
-    return [_candidate(path) for path in paths]
+    return [_candidate(path, where) for path in paths]
 
 
 def recipe_differences(compared: list[Candidate]) -> dict[str, list[Any]]:
@@ -123,13 +132,19 @@ def _right(run: Path) -> NDArray[np.bool_]:
     return right
 
 
-def _candidate(path: Path) -> Candidate:
-    rows = [row for row in collect(path) if row.get("test_accuracy") is not None]
+def _candidate(path: Path, where: list[str]) -> Candidate:
+    rows = [row for row in select(collect(path), where) if row.get("test_accuracy") is not None]
     if not rows:
         raise RecipeError(f"{path}: no finished run is there to compare")
     for key in ("recipe_digest", "data_digest"):
         if len({row[key] for row in rows}) > 1:
             raise RecipeError(f"{path} holds runs that differ in {key}: name one of them")
+    seeds = [row["seed"] for row in rows]
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise RecipeError(
+            f"{path} holds seed {twice[0]} more than once, which is no further evidence: name one "
+            "of them, or choose with --where"
+        )
     if not (Path(rows[0]["run"]) / record.RECIPE).is_file():
         raise RecipeError(f"{path} is a published summary: runs are compared by their folders")
     return Candidate(str(path), rows)

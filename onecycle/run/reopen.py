@@ -1,5 +1,6 @@
 """A run's data and network, found again from its folder."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -28,7 +29,8 @@ def finished(run: str | PathLike[str]) -> Path:
     folder = begun(run)
     if not (folder / record.SUMMARY).is_file():
         raise RecipeError(
-            f"{folder}: this run is not finished: onecycle train --resume {folder} goes on with it"
+            f"{folder}: this run is not finished: onecycle train --resume "
+            f"{shlex.quote(str(folder))} goes on with it"
         )
     return folder
 
@@ -37,11 +39,10 @@ def begun(run: str | PathLike[str]) -> Path:
     """The folder of the run `run`, finished or not; RecipeError if there is none."""
     folder = Path(run)
     with files.disk_errors(folder, "read"):
-        for several, which in ((record.SEEDS, "seed-0"), (record.ABLATION_ASKED, "whole/seed-0")):
-            if (folder / several).is_file():
-                raise RecipeError(
-                    f"{folder}: several runs are there: name one, as {folder / which}"
-                )
+        if any((folder / several).is_file() for several in (record.SEEDS, record.ABLATION_ASKED)):
+            one = next((path.parent for path in sorted(folder.rglob(record.CLASSES))), None)
+            named = f", as {one}" if one else ""
+            raise RecipeError(f"{folder}: several runs are there: name one{named}")
         if not (folder / record.ENVIRONMENT).is_file():
             raise RecipeError(f"{folder}: no run is there (no {record.ENVIRONMENT})")
     return folder

@@ -151,7 +151,7 @@ def check_groups(recipe: Recipe, ranks: Ranks) -> None:
 def check_sizes(recipe: Recipe, dataset: Dataset) -> None:
     """RecipeError if the recipe's padding, cutout or smallest size doesn't fit the images."""
     size = dataset.image_size
-    least = NETWORKS[recipe.model.name].least_side
+    least = NETWORKS[recipe.model.name].least(recipe.model, size)
     smallest = min(side(recipe, size, at) for at, _ in (*recipe.resolution, (0.0, 1.0)))
     if smallest < least:
         raise RecipeError(

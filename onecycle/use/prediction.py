@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from onecycle.errors import DataError
 from onecycle.machine import usable_cores
 from onecycle.use.classifier import Trained
-from onecycle.use.pictures import Given, Single, decoded, singles
+from onecycle.use.pictures import Given, Picture, decoded, singles
 
 TOGETHER = 32  # pictures that a thread decodes and judges in one go
 MOST_DECODERS = 8  # threads beside an accelerator
@@ -68,7 +69,10 @@ def predictions(trained: Trained, given: Iterable[Given], top: int) -> Iterator[
     """
     machine = trained.machine
     threads = machine.threads if machine.device == "cpu" else min(MOST_DECODERS, usable_cores())
-    pictures = singles(given)
+    # What is open is brought to its size here: an iterator may put its next picture into the same.
+    pictures = (
+        one if isinstance(one, Path) else decoded(one, trained.image_size) for one in singles(given)
+    )
     pending: deque[Future[list[Prediction]]] = deque()
     empty = True
     try:
@@ -86,9 +90,9 @@ def predictions(trained: Trained, given: Iterable[Given], top: int) -> Iterator[
         raise DataError("no images there: name image files, or folders that hold some")
 
 
-def _predicted(trained: Trained, pictures: list[Single], top: int) -> list[Prediction]:
+def _predicted(trained: Trained, pictures: list[Path | Picture], top: int) -> list[Prediction]:
     calibrated = trained.temperature is not None
-    each = [decoded(one, trained.image_size) for one in pictures]
+    each = [decoded(one, trained.image_size) if isinstance(one, Path) else one for one in pictures]
     usable = [one.pixels for one in each if not isinstance(one.pixels, str)]
     found = iter(trained.probabilities(np.stack(usable))) if usable else iter(())
     return [

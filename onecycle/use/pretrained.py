@@ -34,8 +34,9 @@ def shipped(name: str, option: str) -> Path:
 
 def run_or_shipped(given: str | PathLike[str], option: str) -> Path:
     """The folder of a run, or of the network of that name. RecipeError if it is neither."""
-    if (Path(given) / record.ENVIRONMENT).is_file():
-        return reopen.finished(given).resolve()
+    with files.disk_errors(Path(given), "read"):
+        if (Path(given) / record.ENVIRONMENT).is_file():
+            return reopen.finished(given).resolve()
     if re.fullmatch(r"[\w-]+", str(given)) and str(given) in names():
         return shipped(str(given), option)
     known = f", and no network of that name ({', '.join(names())})" if names() else ""
