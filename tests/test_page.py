@@ -197,6 +197,15 @@ def test_a_run_without_mistakes_says_so(make_run, drawn_at_once):
     assert "every test image is right" in text and "most frequent mistake is" not in text
 
 
+def test_a_run_that_was_forced_to_go_on_says_so(make_run, drawn_at_once):
+    run = make_run()
+    made = files.read_json(run / record.ENVIRONMENT)
+    files.write_json(run / record.ENVIRONMENT, made | {"forced": ["other data"]})
+    text = " ".join(Parsed(onecycle.report(run, quiet=True).path).text.split())
+    assert "gone on with by --force, although other data" in text
+    assert "Its training was gone on with although other data." in text
+
+
 def test_the_range_test_of_the_run_is_shown(make_run, drawn_at_once):
     run = make_run()
     rates = [1e-4, 1e-3, 1e-2]

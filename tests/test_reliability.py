@@ -316,6 +316,8 @@ def test_changed_data_is_refused_unless_forced(stopped, quick, monkeypatch):
     assert refused.value.exit_code == 3 and "--force" in str(refused.value)
     onecycle.resume(stopped, force=True, quiet=True)
     assert ["other data"] in [event.get("forced") for event in events(stopped)]
+    made = files.read_json(stopped / record.ENVIRONMENT)
+    assert made["data"]["digest"] == "other" and made["forced"] == ["other data"]
 
 
 def test_without_a_name_the_newest_unfinished_run_goes_on(stopped, quick, unbroken, monkeypatch):

@@ -116,6 +116,10 @@ def resume(
             reopen.check_fits(folder, dataset)
             changed.append("other data")
         if changed and ranks.first:
+            # The weights go on being for the statistics that they were begun with.
+            known = {key: made["data"][key] for key in ("mean", "std")}
+            made["data"] |= _data(dataset) | known
+            made["forced"] = [*made.get("forced", ()), *changed]
             files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
         job = Job(
             recipe,
@@ -226,22 +230,7 @@ def describe(
     files.write_json(
         job.folder / record.ENVIRONMENT,
         {
-            "data": {
-                "name": data.name,
-                "source": data.source,
-                "digest": data.digest,
-                "train": len(data.train),
-                "val": len(data.val) if data.val else 0,
-                "test": len(data.test),
-                "image_size": data.image_size,
-                "mean": data.mean.tolist(),
-                "std": data.std.tolist(),
-                "skip_bad": skip_bad,
-                "image_size_asked": image_size,
-                "skipped": data.skipped,
-                "drawn": data.drawn,
-                "notes": data.notes,
-            },
+            "data": _data(data) | {"skip_bad": skip_bad, "image_size_asked": image_size},
             "seed": job.seed,
             "epochs": job.recipe.sized(len(data.train)).epochs,
             "val_fraction": val_fraction,
@@ -253,6 +242,24 @@ def describe(
             **_surroundings(job.machine, job.ranks),
         },
     )
+
+
+def _data(data: Dataset) -> dict[str, Any]:
+    """What a run is trained and tested on."""
+    return {
+        "name": data.name,
+        "source": data.source,
+        "digest": data.digest,
+        "train": len(data.train),
+        "val": len(data.val) if data.val else 0,
+        "test": len(data.test),
+        "image_size": data.image_size,
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "skipped": data.skipped,
+        "drawn": data.drawn,
+        "notes": data.notes,
+    }
 
 
 def _surroundings(where: Machine, ranks: Ranks) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def _limits(evaluation: dict[str, Any], environment: dict[str, Any]) -> tuple[st
     untested = [row["class"] for row in evaluation["classes"] if row["recall"] is None]
     if untested:
         sentences.append(f"Without a test image, and so unknown: {', '.join(untested[:MANY])}.")
+    if forced := environment.get("forced"):
+        sentences.append(f"Its training was gone on with although {'; '.join(forced)}.")
     sentences += [
         f"Its confidence is off by {found['ece']:.2%} on average (expected calibration error).",
         "The interval is over test images like these. Other seeds, cameras, places or times are "
