@@ -79,7 +79,8 @@ def picture(points: dict[str, list[tuple[float, float]]], across: str, up: str) 
     axes.set_ylabel(up)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="center")
+    # Beside the axes: inside, its points would be taken for runs.
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
