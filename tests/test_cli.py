@@ -339,3 +339,18 @@ def test_what_the_terminal_has_no_letters_for_is_printed_all_the_same(digits_run
         words, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
     )
     assert done.returncode == 0 and r"\xe9.png" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --batch-size 64", "--batch-size is part of the recipe: --set batch_size=VALUE"),
+        ("evaluate run --batch-size 64", "Unknown option: --batch-size"),
+        ("train pets", "'pets' belongs to no option: onecycle train --help lists them"),
+        ("train --epochs x", "(onecycle train --help lists what there is)"),
+        ("trian", "(onecycle --help lists what there is)"),
+    ],
+)
+def test_wrong_words_lead_to_the_right_ones(command, words, said):
+    code, _, err = command(*words.split())
+    assert code == 2 and said in err and err.count("\n") == 1

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, UnusedCliTokensError
 
 from onecycle.errors import DiskError, OnecycleError, RecipeError
 
@@ -38,10 +38,7 @@ def main() -> None:
     except OnecycleError as error:
         _stop(str(error), error.exit_code)
     except CycloptsError as error:
-        _stop(
-            f"{' '.join(str(error).split())} (onecycle --help lists what there is)",
-            RecipeError.exit_code,
-        )
+        _stop(_wrong_use(error), RecipeError.exit_code)
     except BrokenPipeError:  # as by `| head`, which wants no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
@@ -55,6 +52,23 @@ def main() -> None:
         _stop(f"cannot write the output: {error.strerror}", DiskError.exit_code)
     except KeyboardInterrupt:
         _stop("stopped; a run that has begun goes on with: onecycle train --resume RUN", 130)
+
+
+def _wrong_use(error: CycloptsError) -> str:
+    """What is wrong with the words of the command line, and where to look."""
+    verb = next((word for word in sys.argv[1:2] if word in app), "")
+    if isinstance(error, UnknownOptionError):
+        from onecycle.recipe.schema import Recipe
+
+        key = (error.token.keyword or "").lstrip("-").replace("-", "_")
+        settable = any("--set" in argument.names for argument in error.argument_collection)
+        if settable and key in Recipe.model_fields:
+            return f"--{key.replace('_', '-')} is part of the recipe: --set {key}=VALUE"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        extra = " ".join(error.unused_tokens)
+        return f"'{extra}' belongs to no option: onecycle {verb} --help lists them"
+    said = " ".join(str(error).split())
+    return f"{said} (onecycle {verb + ' ' if verb else ''}--help lists what there is)"
 
 
 def _check_empty(words: list[str]) -> None:
