@@ -155,7 +155,7 @@ def test_an_open_picture_is_turned_upright_like_its_file(form, tmp_path):
         (Image.new("F", (8, 8)), DataError, "mode F"),
         (np.zeros((0, 8, 8, 3), np.uint8), DataError, "no images"),
     ],
-    ids=str,
+    ids=["floats", "grey", "alpha", "empty", "a number", "mode F", "none"],
 )
 def test_what_is_no_picture_is_refused_in_a_line(digits_run, wrong, error, said):
     with pytest.raises(error, match=said):
