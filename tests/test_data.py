@@ -426,7 +426,7 @@ def test_paths_that_are_no_data(tmp_path: Path, tree: Tree) -> None:
 def test_classes_that_do_not_match(tmp_path: Path, tree: Tree) -> None:
     extra = tree | {"test/owl/0.png": encoded(), "test/emu/0.png": encoded()}
     for path in (write_folder(tmp_path / "a", extra), write_tar(tmp_path / "a.tar", extra)):
-        assert "in test/ without images in train/: emu, owl:" in refused(path)
+        assert "in test/ or val/ without images in train/: emu, owl:" in refused(path)
     lonely = {name: content for name, content in tree.items() if "cat" in name}
     assert "only one class (cat)" in refused(write_folder(tmp_path / "c", lonely))
 
