@@ -94,7 +94,7 @@ def test_a_table_of_two_machines_says_which_was_whose():
 
 def test_a_name_that_begins_with_an_underscore_is_in_the_legend():
     figure = plots.overlay([("_mine", [rows("test")]), ("b", [rows("test")])])
-    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert texts == ["_mine", "b"]
     assert figure._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
 
@@ -112,8 +112,10 @@ def test_overlaid_curves_have_a_colour_a_name_and_a_line_a_run():
     accuracy = figure.axes[0]
     colours = [line.get_color() for line in accuracy.lines]
     assert len(colours) == 3 and colours[0] == colours[1] != colours[2]
-    assert [t.get_text() for t in accuracy.get_legend().get_texts()] == [r"a\$1\$", "b"]
+    assert [t.get_text() for t in figure.axes[1].get_legend().get_texts()] == [r"a\$1\$", "b"]
     assert list(accuracy.lines[2].get_ydata()) == pytest.approx([35, 45, 55])
+    many = plots.overlay([(str(i), [rows("test")]) for i in range(20)]).axes[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in many}) == 20
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +16,7 @@ from onecycle import files
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 TRAIN, JUDGED, RATE = "#0072B2", "#D55E00", "#009E73"
 PALETTE = (TRAIN, JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":", "-.")  # once the colours are used up
 QUIET = "#BBBBBB"
 LONGEST_NAME = 28  # characters of a name in a figure
 DPI = 130  # pixels an inch of what is saved
@@ -91,7 +93,7 @@ def curves(metrics: list[dict[str, float]], growth: Sequence[tuple[float, int]] 
 
 
 def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
-    """Judged accuracy and training loss by epoch of several runs, a colour for each name.
+    """Judged accuracy and training loss by epoch of several runs, a colour and dash for each name.
 
     `named` holds a name and the `metrics.csv` rows of its runs: one, or several seeds.
     """
@@ -99,11 +101,15 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
     accuracy, loss = figure.subplots(1, 2)
     firsts: list[Line2D] = []  # a line of each name
     for i, (_, runs) in enumerate(named):
-        colour = PALETTE[i % len(PALETTE)]
+        dashes, colour = divmod(i, len(PALETTE))
+        style: dict[str, Any] = {
+            "color": PALETTE[colour],
+            "linestyle": DASHES[dashes % len(DASHES)],
+        }
         for j, rows in enumerate(runs):
             part = "val" if "val_accuracy" in rows[0] else "test"
             epochs = [row["epoch"] for row in rows]
-            style = {"color": colour, "linewidth": 1.6, "marker": "o" if len(rows) == 1 else ""}
+            style |= {"linewidth": 1.6, "marker": "o" if len(rows) == 1 else ""}
             line = accuracy.plot(epochs, [100 * r[f"{part}_accuracy"] for r in rows], **style)
             firsts += line if j == 0 else []
             loss.plot(epochs, [row["train_loss"] for row in rows], **style)
@@ -115,7 +121,8 @@ def overlay(named: list[tuple[str, list[list[dict[str, float]]]]]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     # As lists, because a line's own label must not begin with an underscore.
     names = [literal(name, 60) for name, _ in named]
-    accuracy.legend(firsts, names, frameon=False, fontsize=8)
+    # Beside the axes, where no line runs through it.
+    loss.legend(firsts, names, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
