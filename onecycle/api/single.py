@@ -117,7 +117,7 @@ def resume(
             changed.append("other data")
         if changed and ranks.first:
             # The weights go on being for the statistics that they were begun with.
-            known = {key: made["data"][key] for key in ("mean", "std")}
+            known = {k: v for k, v in made["data"].items() if k in ("mean", "std")}
             made["data"] |= _data(dataset) | known
             made["forced"] = [*made.get("forced", ()), *changed]
             files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
