@@ -18,7 +18,7 @@ setup() {
             echo "Python 3.11 or later is needed: install it, or name it with PYTHON=/path/to/python3" >&2
             exit 1
         fi
-        "$python" -m venv --clear "$venv"
+        "$python" -m venv "$venv"
     fi
     # The stamp makes a second start quick: it changes when what is to be installed does.
     stamp="$here $1 $(cat "$here/pyproject.toml" "$here/constraints.txt" | cksum)"
