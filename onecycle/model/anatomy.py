@@ -9,7 +9,6 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from onecycle.model.layers import GhostBatchNorm, Normalize
-from onecycle.model.whitening import Whitening
 
 WORDS = {
     "AdaptiveAvgPool2d": "global average pool",
@@ -67,7 +66,7 @@ class _Tracer(fx.Tracer):
     """Follows a network down to torch's own layers and ours."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, GhostBatchNorm | Normalize | Whitening)
+        ours = isinstance(module, GhostBatchNorm | Normalize | nn.Conv2d)
         return ours or super().is_leaf_module(module, name)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onecycle.model.convolution import Conv3x3
 from onecycle.recipe.schema import ModelSpec
 
 MOMENTUM = 0.1  # weight of a step's statistics in the running ones (torch's default)
@@ -128,7 +129,7 @@ class ConvBlock(nn.Module):
         self, inputs: int, outputs: int, *, pool: bool = False, bias: bool = False, dropout: float
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+        self.conv = Conv3x3(inputs, outputs, bias=bias)
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = GhostBatchNorm(outputs)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onecycle.model.convolution import Conv3x3
 from onecycle.model.layers import ConvBlock, GhostBatchNorm, Network, Normalize
 from onecycle.recipe.schema import ModelSpec
 
@@ -66,5 +67,9 @@ class Block(nn.Module):
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    conv: nn.Conv2d
+    if (kernel, stride) == (3, 1):
+        conv = Conv3x3(inputs, outputs)
+    else:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, norm=GhostBatchNorm(outputs)))

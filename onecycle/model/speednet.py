@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onecycle.model.convolution import Conv3x3
 from onecycle.model.layers import GhostBatchNorm, Network, Normalize
 from onecycle.model.whitening import Whitening
 from onecycle.recipe.schema import ModelSpec
@@ -58,7 +59,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.conv = Conv3x3(inputs, outputs)
         nn.init.dirac_(self.conv.weight.data[:inputs])
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = GhostBatchNorm(outputs, scale=False)
