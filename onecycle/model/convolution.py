@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 AMX = torch.cpu._is_amx_tile_supported()
-SMALL = 4  # pixels a side, up to which all three products of a convolution are faster this way
-MEDIUM = 8  # up to which the gradient of its weights is
+SMALL = 6  # pixels a side, up to which products are faster
 AT_ONCE = 10_000_000  # numbers of the patches that are in memory together
 
 
 class Conv3x3(nn.Conv2d):
     """A convolution of 3x3 pixels at stride 1 that keeps the map's size; (N, C, H, W) in and out.
 
-    Where products are bf16 and the CPU has AMX, maps of up to 8 pixels a side are computed by
+    Where products are bf16 and the CPU has AMX, maps of up to 6 pixels a side are computed by
     matrix products, which round otherwise than `nn.Conv2d`, and no worse.
     """
 
@@ -29,7 +28,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (AMX and _bf16_on_cpu(x) and max(x.shape[-2:]) <= MEDIUM):
+        if not (AMX and _bf16_on_cpu(x) and max(x.shape[-2:]) <= SMALL):
             return super().forward(x)
         y: Tensor = Products.apply(x.bfloat16(), self.weight)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias.bfloat16().view(1, -1, 1, 1)
@@ -54,14 +53,12 @@ class Products(torch.autograd.Function):
         ctx.sums = weight.dtype
         weight = weight.to(x.dtype)
         ctx.save_for_backward(x, weight)
-        if max(x.shape[-2:]) > SMALL:
-            return F.conv2d(x, weight, padding=1)
         return _convolve(x, weight.permute(0, 2, 3, 1).flatten(1).t())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
-        to_x = _to_input(gradients[0], x, weight) if ctx.needs_input_grad[0] else None
+        to_x = _to_input(gradients[0], weight) if ctx.needs_input_grad[0] else None
         return to_x, _to_weight(gradients[0], x, ctx.sums)
 
 
@@ -82,14 +79,8 @@ def _convolve(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat(rows).view(images, height, width, -1).permute(0, 3, 1, 2)
 
 
-def _to_input(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+def _to_input(gradient: Tensor, weight: Tensor) -> Tensor:
     """The gradient of x, from that of the output: its convolution with the weight turned around."""
-    if max(x.shape[-2:]) > SMALL:
-        ones, needed = (1, 1), (True, False, False)
-        to_x: Tensor = torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, ones, ones, ones, False, (0, 0), 1, needed
-        )[0]
-        return to_x
     outputs, inputs = weight.shape[:2]
     turned = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs).flip(1)
     return _convolve(gradient, turned.transpose(0, 1).reshape(-1, inputs))

@@ -44,7 +44,9 @@ class Muon(torch.optim.Optimizer):
         scale = torch.where(stays, 1.0, len(parameter) ** 0.5 / parameter.norm())
         rate = torch.where(stays, 0.0, rate)
         ahead = gradient.add(velocity, alpha=momentum)
-        update = orthogonal(ahead.flatten(1), group["iterations"]).view_as(parameter)
+        # Channels last, as they lie in memory: a matrix's columns may have any order.
+        ahead = ahead.movedim(1, -1)
+        update = orthogonal(ahead.flatten(1), group["iterations"]).view_as(ahead).movedim(-1, 1)
         parameter.mul_(scale).sub_(update.mul_(rate))
 
 
