@@ -2,7 +2,7 @@
 
 The recipes' table and picture are made from the summaries in results/ (`onecycle results RUN
 --publish results`), those of the time to an accuracy from results/to_accuracy/: one file for ours
-and one for each peer, all of the same machine. The table of own pictures is made from
+and one for each peer, for each machine. The table of own pictures is made from
 results/own/, where NAME-lr-auto.json stands beside NAME.json.
 
 usage: python scripts/readme.py
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures"
 OWN = ROOT / "docs" / "own-pictures.md"
+Points = dict[str, list[tuple[float, float]]]  # by what ran: seconds and accuracy of each run
 PLAIN = "test accuracy, one view (%)"
 
 
@@ -31,10 +32,13 @@ def published() -> list[dict[str, Any]]:
     return [files.read_json(path) for path in sorted((ROOT / "results").glob("*.json"))]
 
 
-def contenders() -> list[dict[str, Any]]:
-    """What stands in results/to_accuracy/, the slowest first."""
+def contenders() -> dict[str, list[dict[str, Any]]]:
+    """What stands in results/to_accuracy/, by machine, the slowest first."""
     found = [files.read_json(path) for path in (ROOT / "results" / "to_accuracy").glob("*.json")]
-    return sorted(found, key=lambda each: (-_seconds(each), each["name"]))
+    machines: dict[str, list[dict[str, Any]]] = {}
+    for each in sorted(found, key=lambda each: (tables.machine(each), -_seconds(each))):
+        machines.setdefault(tables.machine(each), []).append(each)
+    return machines
 
 
 def _timed(contender: dict[str, Any]) -> list[dict[str, Any]]:
@@ -46,8 +50,14 @@ def _seconds(contender: dict[str, Any]) -> float:
     return spread([run["seconds"] for run in _timed(contender)]).mean
 
 
-def to_accuracy(found: list[dict[str, Any]]) -> str:
-    """The table of `found`: accuracies and seconds, and the share of the slowest one's."""
+def to_accuracy(machines: dict[str, list[dict[str, Any]]]) -> str:
+    """A table for each machine: accuracies and seconds, and the share of the slowest one's."""
+    return "\n\n".join(
+        f"{machine}:\n\n{_to_accuracy(found)}" for machine, found in machines.items()
+    )
+
+
+def _to_accuracy(found: list[dict[str, Any]]) -> str:
     lines = [
         "| | epochs | runs | test %, six views | in turn | seconds | of the first's |",
         "|---|---|---|---|---|---|---|",
@@ -67,44 +77,62 @@ def to_accuracy(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def picture(points: dict[str, list[tuple[float, float]]], across: str, up: str) -> Figure:
-    """Accuracy (a fraction) against seconds: a point for each run, by the name of what ran."""
-    figure = plots.blank(7, 3.8)
-    axes = figure.subplots()
-    for (name, runs), colour in zip(points.items(), cycle(plots.PALETTE), strict=False):
-        seconds, reached = zip(*runs, strict=True)
-        percent = [100 * each for each in reached]
-        axes.plot(seconds, percent, "o", color=colour, label=name, alpha=0.8)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+def picture(panels: dict[str, Points], across: str, up: str) -> Figure:
+    """Accuracy (a fraction) against seconds: a point for each run, by the name of what ran.
+
+    A panel for each machine, because the seconds of two are not comparable.
+    """
+    figure = plots.blank(4 + 3 * len(panels), 3.8)
+    names = sorted({name for points in panels.values() for name in points})
+    colours = dict(zip(names, cycle(plots.PALETTE), strict=False))
+    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (machine, points) in zip(row, panels.items(), strict=True):
+        for name, runs in points.items():
+            seconds, reached = zip(*runs, strict=True)
+            percent = [100 * each for each in reached]
+            axes.plot(seconds, percent, "o", color=colours[name], label=name, alpha=0.8)
+        axes.set_title(machine, fontsize="medium")
+        axes.set_xlabel(across)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    row[0].set_ylabel(up)
+    drawn = {line.get_label(): line for axes in row for line in axes.lines}
     # Beside the axes: inside, its points would be taken for runs.
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    row[-1].legend(
+        [drawn[name] for name in names],
+        names,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )
     return figure
 
 
 def recipes(results: list[dict[str, Any]]) -> Figure:
     """What each recipe reached at its end, in how many seconds, without test-time augmentation."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    for run in sorted(results, key=lambda run: run["recipe"]):
+    panels: dict[str, Points] = {}
+    for run in sorted(results, key=lambda run: (tables.machine(run), run["recipe"])):
+        points = panels.setdefault(tables.machine(run), {})
         points.setdefault(run["recipe"], []).append((run["seconds"], run["test_accuracy"]))
-    figure = picture(points, f"seconds, evaluations included, {tables.machine(results[0])}", PLAIN)
-    across = figure.axes[0].xaxis
-    figure.axes[0].set_xscale("log")
-    across.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    across.set_major_formatter("{x:,.0f}")
-    across.set_minor_locator(NullLocator())
+    figure = picture(panels, "seconds, evaluations included", PLAIN)
+    for axes in figure.axes:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
     return figure
 
 
-def beside_peers(found: list[dict[str, Any]]) -> Figure:
-    """What `found` reached with six views, in how many seconds, where they took turns."""
-    points = {
-        each["name"]: [(run["seconds"], run["test_accuracy"]) for run in _timed(each)]
-        for each in found
+def beside_peers(machines: dict[str, list[dict[str, Any]]]) -> Figure:
+    """What each reached with six views, in how many seconds, where they took turns."""
+    panels = {
+        machine: {
+            each["name"]: [(run["seconds"], run["test_accuracy"]) for run in _timed(each)]
+            for each in found
+        }
+        for machine, found in machines.items()
     }
-    figure = picture(points, f"seconds, {tables.machine(found[0])}", "test accuracy, six views (%)")
+    figure = picture(panels, "seconds", "test accuracy, six views (%)")
     figure.axes[0].set_xlim(left=0)
     return figure
 

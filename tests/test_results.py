@@ -34,28 +34,30 @@ def test_the_table_of_own_pictures_is_what_the_results_give(script):
     assert len(table.splitlines()) == 2 + 3
 
 
-def test_who_is_compared_by_time_ran_on_one_machine(script):
-    found = script.contenders()
-    assert len({(each["hardware"], each["precision"], each["threads"]) for each in found}) == 1
-    assert len({each["data"] for each in found}) == 1
-    assert sum("recipe_digest" in each for each in found) < len(found)
-    for each in found:
-        if "recipe_digest" in each:
+def test_who_is_compared_by_time_is_ours_and_a_peer_on_the_same_data(script):
+    for found in script.contenders().values():
+        assert len({each["data"] for each in found}) == 1
+        ours = [each for each in found if "recipe_digest" in each]
+        assert 0 < len(ours) < len(found)
+        for each in ours:
             recipe = book.find(each["name"])
             assert (recipe.digest(), recipe.epochs) == (each["recipe_digest"], each["epochs"])
 
 
-def test_the_picture_has_a_point_for_each_published_run(script):
+def test_the_picture_has_a_point_for_each_published_run_in_its_machines_panel(script):
     found = script.published()
-    assert len({(run["hardware"], run["precision"], run["threads"]) for run in found}) == 1
-    axes = script.recipes(found).axes[0]
+    elsewhere = found[0] | {"hardware": "another", "seconds": 1.0}
     drawn = [
-        (line.get_label(), *point)
+        (axes.get_title(), line.get_label(), *point)
+        for axes in script.recipes([*found, elsewhere]).axes
         for line in axes.lines
         for point in zip(line.get_xdata(), line.get_ydata(), strict=True)
     ]
-    told = [(run["recipe"], run["seconds"], 100 * run["test_accuracy"]) for run in found]
-    assert sorted(drawn) == sorted(told)
+    told = [
+        (tables.machine(run), run["recipe"], run["seconds"], 100 * run["test_accuracy"])
+        for run in [*found, elsewhere]
+    ]
+    assert sorted(drawn) == sorted(told) and len({panel for panel, *_ in drawn}) >= 2
 
 
 def test_times_are_shares_of_the_slowest_ones(script):
@@ -65,13 +67,15 @@ def test_times_are_shares_of_the_slowest_ones(script):
 
     both = [contender("slow", (90, 0.5), (110, 0.7)), contender("ours", (25, 0.6))]
     both[0]["runs"].append({"test_accuracy": 0.6})
-    table = script.to_accuracy(both)
+    machines = {"a CPU": both, "another": [contender("ours", (7, 0.6))]}
+    first, table, second, _ = script.to_accuracy(machines).split("\n\n")
     slow, ours = table.splitlines()[2:]
+    assert (first, second) == ("a CPU:", "another:")
     assert slow.endswith("| 2 | 100 | 1.00 |") and slow.startswith("| slow | 2 | 3 | 60.00 ± ")
     assert ours == "| ours | 2 | 1 | 60.00 | 1 | 25 | 0.25 |"
-    named = [each | {"threads": 2, "hardware": "CPU", "precision": "bf16"} for each in both]
-    lines = script.beside_peers(named).axes[0].lines
-    assert [list(line.get_xdata()) for line in lines] == [[90, 110], [25]]
+    panels = script.beside_peers(machines).axes
+    drawn = [[list(line.get_xdata()) for line in axes.lines] for axes in panels]
+    assert drawn == [[[90, 110], [25]], [[7]]]
 
 
 def test_a_table_that_was_edited_would_be_noticed():
