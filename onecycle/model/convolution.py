@@ -1,11 +1,12 @@
 """3x3 convolutions, by matrix products where a CPU's convolutions are slow.
 
-oneDNN's convolutions share out the rows of a map to the tiles of AMX, which maps of a few pixels
-leave nearly empty: for 512 channels of 4x4 pixels the gradient of the weights runs at a tenth of
-the machine's matrix rate. Products of patches (im2col, Chellapilla et al. 2006) don't care how
-wide a map is. bench/LOG.md, section 14, has the measurements.
+oneDNN's convolutions of maps of a few pixels leave much of a CPU idle, most of all that for the
+gradient of the weights: with AMX, for 512 channels of 4x4 pixels, nine tenths. Products of patches
+(im2col, Chellapilla et al. 2006) don't care how wide a map is. What is faster where, and by how
+much, is in bench/LOG.md, section 14.
 """
 
+import platform
 from typing import Any
 
 import torch
@@ -13,53 +14,56 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 AMX = torch.cpu._is_amx_tile_supported()
-SMALL = 6  # pixels a side, up to which products are faster
+X86 = platform.machine().lower() in ("x86_64", "amd64")  # elsewhere nothing was measured
+SMALL_FOR_AMX = 6  # pixels a side, up to which products are faster in bf16 with AMX
+SMALL = 4  # up to which the product for the gradient of the weights is on any x86
 AT_ONCE = 10_000_000  # numbers of the patches that are in memory together
 
 
 class Conv3x3(nn.Conv2d):
     """A convolution of 3x3 pixels at stride 1 that keeps the map's size; (N, C, H, W) in and out.
 
-    Where products are bf16 and the CPU has AMX, maps of up to 6 pixels a side are computed by
-    matrix products, which round otherwise than `nn.Conv2d`, and no worse.
+    On an x86 CPU the gradient of its weights for maps of up to 4 pixels a side is a matrix product,
+    and where products are bf16 and there is AMX, all of it is for up to 6 pixels: they round
+    otherwise than `nn.Conv2d`, and no worse.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (AMX and _bf16_on_cpu(x) and max(x.shape[-2:]) <= SMALL):
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        whole = AMX and dtype is torch.bfloat16
+        small = max(x.shape[-2:]) <= (SMALL_FOR_AMX if whole else SMALL)
+        if not (X86 and x.device.type == "cpu" and small and (whole or self.training)):
             return super().forward(x)
-        y: Tensor = Products.apply(x.bfloat16(), self.weight)  # type: ignore[no-untyped-call]
-        return y if self.bias is None else y + self.bias.bfloat16().view(1, -1, 1, 1)
-
-
-def _bf16_on_cpu(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    )
+        y: Tensor = Products.apply(x.to(dtype), self.weight, whole)  # type: ignore[no-untyped-call]
+        return y if self.bias is None else y + self.bias.to(dtype).view(1, -1, 1, 1)
 
 
 class Products(torch.autograd.Function):
     """The convolution of x (N, C, H, W) with a weight (O, C, 3, 3), padded by a pixel.
 
-    Products have the type of x, and are summed up in the weight's.
+    If `whole`, all of it is matrix products, else the gradient of the weight alone. They have the
+    type of x, and are summed up in the weight's.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.sums = weight.dtype
+    def forward(ctx: Any, x: Tensor, weight: Tensor, whole: bool) -> Tensor:
+        ctx.sums, ctx.whole = weight.dtype, whole
         weight = weight.to(x.dtype)
         ctx.save_for_backward(x, weight)
+        if not whole:
+            return F.conv2d(x, weight, padding=1)
         return _convolve(x, weight.permute(0, 2, 3, 1).flatten(1).t())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         x, weight = ctx.saved_tensors
-        to_x = _to_input(gradients[0], weight) if ctx.needs_input_grad[0] else None
-        return to_x, _to_weight(gradients[0], x, ctx.sums)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = _to_input(gradients[0], weight, ctx.whole)
+        return to_x, _to_weight(gradients[0], x, ctx.sums), None
 
 
 def patches(x: Tensor) -> Tensor:
@@ -79,8 +83,10 @@ def _convolve(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat(rows).view(images, height, width, -1).permute(0, 3, 1, 2)
 
 
-def _to_input(gradient: Tensor, weight: Tensor) -> Tensor:
+def _to_input(gradient: Tensor, weight: Tensor, whole: bool) -> Tensor:
     """The gradient of x, from that of the output: its convolution with the weight turned around."""
+    if not whole:
+        return F.conv_transpose2d(gradient, weight, padding=1)
     outputs, inputs = weight.shape[:2]
     turned = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs).flip(1)
     return _convolve(gradient, turned.transpose(0, 1).reshape(-1, inputs))
