@@ -15,6 +15,7 @@ WORDS = {
     "AdaptiveMaxPool2d": "global max pool",
     "AvgPool2d": "average pool",
     "Conv2d": "conv",
+    "Conv3x3": "conv",
     "Dropout": "dropout",
     "GhostBatchNorm": "batch norm",
     "Linear": "fully connected",
