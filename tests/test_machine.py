@@ -1,5 +1,8 @@
 """Device and precision are chosen by looking, and computing in fp16 keeps small gradients."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -111,3 +114,17 @@ def test_fp16_and_bf16_follow_fp32(tiny, make_recipe):
         found = torch.tensor(losses(precision))
         assert not torch.equal(found, exact), "computed in another precision"
         torch.testing.assert_close(found, exact, rtol=0.1, atol=0.05)
+
+
+def test_denormal_numbers_are_zero_in_every_thread():
+    code = """if True:
+        from concurrent.futures import ThreadPoolExecutor
+        import torch
+        from onecycle import machine
+        machine.choose(threads=2)
+        tiny = torch.full((2_000_000,), 1e-20)
+        assert not (tiny * tiny).any()
+        with ThreadPoolExecutor(1) as lane:
+            assert not lane.submit(lambda: (tiny[:9] * tiny[:9]).any()).result()
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
