@@ -44,6 +44,7 @@ def test_an_input_that_nothing_learns_from_gets_no_gradient() -> None:
 def test_bf16_products_are_as_near_to_fp32_as_torchs(
     amx: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(convolution, "X86", True)
     monkeypatch.setattr(convolution, "AMX", amx)
     x, weight = maps(16, 32, 4, 4, dtype=torch.float32), maps(32, 32, 3, 3, dtype=torch.float32)
     exact = torch.autograd.grad(F.conv2d(x, weight, padding=1).square().sum(), (x, weight))
