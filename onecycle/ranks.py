@@ -5,6 +5,7 @@ between GPUs and gloo between CPUs. Code elsewhere holds a `Ranks` and asks it; 
 `ALONE`, to which every exchange is nothing.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class Ranks:
 
     def leave(self) -> None:
         """Take leave of the other processes."""
-        if self.world > 1:
+        if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
@@ -116,16 +117,18 @@ def join(device: str) -> Ranks:
                 "give --nproc-per-node that number"
             )
         torch.cuda.set_device(local)
-    rank = _told("RANK")
+    ranks = Ranks(_told("RANK"), world())
     if not dist.is_initialized():
-        store, _, _ = next(rendezvous("env://", rank, world()))
+        store, _, _ = next(rendezvous("env://", ranks.rank, ranks.world))
         # Restarted processes meet in the same store: they must not read the addresses of the dead.
         store = PrefixStore(f"start-{restarts()}", store)
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(
-            backend, timeout=PATIENCE, store=store, rank=rank, world_size=world()
+            backend, timeout=PATIENCE, store=store, rank=ranks.rank, world_size=ranks.world
         )
-    return Ranks(rank, world())
+        # Where an error ends the process before its run: a group that is left open can abort it.
+        atexit.register(ranks.leave)
+    return ranks
 
 
 @contextmanager

@@ -64,14 +64,18 @@ def alone(*arguments):
 
 def together(world, *arguments, places=None, **told):
     """The processes of a run on this machine, started as torchrun would, each at its place."""
+    return side_by_side(world, ["-m", "onecycle", "train", *arguments], places, **told)
+
+
+def side_by_side(world, arguments, places=None, **told):
+    """Python with `arguments`, as many times as torchrun would start it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, **told}
-    command = [sys.executable, "-m", "onecycle", "train", *arguments]
     return [
         subprocess.Popen(
-            command,
+            [sys.executable, *arguments],
             env=environment(RANK=rank, LOCAL_RANK=rank, LOCAL_WORLD_SIZE=world, **common),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -165,6 +169,19 @@ def test_a_run_folder_that_only_one_of_two_can_see_is_said_by_both(tmp_path):
     outcomes = [process.communicate(timeout=60) for process in restarted]
     assert [process.returncode for process in restarted] == [2, 2], outcomes
     assert all("on a disk that all nodes can read" in err for _, err in outcomes)
+
+
+def test_who_ends_without_a_run_has_left_the_others_first():
+    """The threads of a group that is still open would abort some of the processes."""
+    script = (
+        "import atexit, torch.distributed as dist\n"
+        "from onecycle.ranks import join\n"
+        "atexit.register(lambda: print(dist.is_initialized()))\n"  # the last to be asked
+        "join('cpu')\n"
+        "assert dist.is_initialized()\n"
+    )
+    for process in side_by_side(2, ["-c", script]):
+        assert process.communicate(timeout=60)[0] == "False\n"
 
 
 def test_torchrun_restarts_a_killed_process_and_the_run_goes_on(tmp_path):
