@@ -40,28 +40,28 @@ class Muon(torch.optim.Optimizer):
         # In a step that changes nothing, 1 and 0 take the place of what would change something.
         stays = self.found_inf.to(parameter.device).bool()
         gradient = torch.where(stays, 0.0, gradient)
-        velocity.mul_(torch.where(stays, 1.0, momentum)).add_(gradient)
+        torch.addcmul(gradient, velocity, torch.where(stays, 1.0, momentum), out=velocity)
         scale = torch.where(stays, 1.0, len(parameter) ** 0.5 / parameter.norm())
-        rate = torch.where(stays, 0.0, rate)
         ahead = gradient.add(velocity, alpha=momentum)
         # Channels last, as they lie in memory: a matrix's columns may have any order.
         ahead = ahead.movedim(1, -1)
-        update = orthogonal(ahead.flatten(1), group["iterations"]).view_as(ahead).movedim(-1, 1)
-        parameter.mul_(scale).sub_(update.mul_(rate))
+        back = orthogonal(ahead.flatten(1), group["iterations"], -torch.where(stays, 0.0, rate))
+        torch.addcmul(back.view_as(ahead).movedim(-1, 1), parameter, scale, out=parameter)
 
 
-def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
-    """`matrix` (rows, columns) with all its singular values brought near 1.
+def orthogonal(matrix: Tensor, iterations: int, size: Tensor | float = 1.0) -> Tensor:
+    """`matrix` (rows, columns) with all its singular values brought near `size`.
 
-    Newton-Schulz multiplies X by a polynomial of its Gram matrix XX' over and over. All those
-    polynomials commute, so they are multiplied up in the small Gram matrix first, and the large
-    matrix takes part in two products only, whatever the number of iterations.
+    Newton-Schulz multiplies X, of the norm 1, by a polynomial of its Gram matrix XX' over and over.
+    All those polynomials commute, so they are multiplied up in the small Gram matrix first, and the
+    large matrix takes part in two products only, whatever the number of iterations.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        turned: Tensor = orthogonal(matrix.T, iterations).T
+        turned: Tensor = orthogonal(matrix.T, iterations, size).T
         return turned
-    small = matrix / (matrix.norm() + EPS)
-    gram = small @ small.T
+    gram = matrix @ matrix.T
+    shrink = 1 / (gram.trace().sqrt() + EPS)
+    gram = gram * shrink.square()
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     total = identity
     for iteration in range(iterations):
@@ -70,5 +70,5 @@ def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
         total = polynomial @ total if iteration else polynomial
         if iteration < iterations - 1:  # after the last nobody asks for it
             gram = polynomial @ gram @ polynomial
-    result: Tensor = total @ small
+    result: Tensor = (total * (shrink * size)) @ matrix
     return result
