@@ -175,6 +175,8 @@ def test_bad_images_are_skipped_and_pictures_resized_when_asked(command, folder)
         (["train", "--threads", "0"], 2, "--threads 0"),
         (["train", "--resume", "nowhere"], 2, "nowhere"),
         (["train", "--resume", "nowhere", "--seed", "1"], 2, "leave out --seed"),
+        (["train", "--resume", "nowhere", "--seed=0"], 2, "leave out --seed"),
+        (["train", "--resume", "nowhere", "--data", "digits"], 2, "leave out --data"),
         (["train", "--resume", "nowhere", "--lr", "auto"], 2, "leave out --lr"),
         (["train", "--lr", "fast"], 2, "--lr fast: give a number, or auto"),
         (["train", "--recipe", "fast", "--lr", "auto"], 2, "too high for muon"),

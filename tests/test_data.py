@@ -70,8 +70,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = images._done
 
-    def counting(work: Callable[[bytes], Found], task: list[folder.Member]) -> list[Found]:
-        names.extend(member.name for member in task)
+    def counting(work: Callable[[bytes], Found], task: list[folder.Placed]) -> list[Found]:
+        names.extend(place.name for place, _ in task)
         return real(work, task)
 
     monkeypatch.setattr(images, "_done", counting)

@@ -150,6 +150,12 @@ def test_the_original_comes_before_its_eight_epochs(facts, tmp_path):
     assert len(first) == 8
 
 
+def test_a_short_run_shows_no_epochs_that_it_does_not_have(facts, make_recipe):
+    shown = facts()
+    figure = DataFacts(shown.dataset, NONE, make_recipe("epochs=1.5"), 5).augmented()
+    assert texts(figure)[-3:] == ["original", "epoch 0", "epoch 1"]
+
+
 def test_pairs_stand_side_by_side_with_their_names(facts, tmp_path):
     across = (Pair(1, 96, 0.9, False), Pair(2, 97, 0.8, True), Pair(1, 98, 0.7, False))
     shown = facts(Duplicates((), (*across, Pair(4, 5, 0.95, False))))

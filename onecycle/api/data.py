@@ -1,5 +1,6 @@
 """Facts about a data set as a Python function, and the pictures that show it."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,10 @@ class DataFacts:
         return pictures.samples(title, groups)
 
     def augmented(self) -> Figure:
-        """Eight training images, and what the network is given of them in the first eight epochs.
+        """Eight training images, and what the network is given of them in the first epochs.
 
-        That is what a run of this recipe with this seed draws, if it holds no images out; the first
-        time, where it draws an image several times in an epoch.
+        Those are up to eight. That is what a run of this recipe with this seed draws, if it holds
+        no images out; the first time, where it draws an image several times in an epoch.
         """
         data = self.dataset
         count = len(data.train)
@@ -77,7 +78,7 @@ class DataFacts:
         alike = data.train.labels if self.recipe.balance == "sampling" else None
         feed = Feed(spec, data, "cpu", self.seed, self.augment_backend)
         draws = []
-        for epoch in range(EPOCHS):
+        for epoch in range(min(EPOCHS, math.ceil(self.recipe.sized(count).epochs))):
             plan = augment.draw(spec, count, data.image_size, self.seed, epoch, alike)
             found = plan.order == torch.from_numpy(picked)[:, None]
             (images,) = feed.batches(epoch, plan, [found.int().argmax(1)])

@@ -2,15 +2,12 @@
 
 import inspect
 import json
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 import onecycle
-from onecycle.cli.app import Json, Quiet, Set, app
+from onecycle.cli.app import Flag, Json, Quiet, Set, app
 from onecycle.errors import RecipeError
 
-Flag = Annotated[bool, Parameter(negative=())]
 FOR_LABEL_ERRORS = ("recipe", "epochs", "set_", "precision")
 NOT_FOR_LABEL_ERRORS = ("show", "by", "seed", "cam")
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -11,7 +12,6 @@ from onecycle.cli.app import Flag, Json, Quiet, Set, app
 from onecycle.errors import RecipeError
 
 Resume = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=(0, 1))]
-Force = Annotated[bool, Parameter(negative=())]
 BESIDE_RESUME = ("resume", "threads", "force", "quiet", "json_")
 
 
@@ -38,7 +38,7 @@ def train(
     max_memory: str | None = None,
     out: str | None = None,
     resume: Resume = None,
-    force: Force = False,
+    force: Flag = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -148,10 +148,12 @@ def train(
 def _only_resume(options: dict[str, Any]) -> None:
     """RecipeError if anything that a run has already is given beside --resume."""
     defaults = inspect.signature(train).parameters
+    named = {word.split("=")[0].replace("_", "-") for word in sys.argv[1:]}
     for name, value in options.items():
-        if name not in BESIDE_RESUME and value != defaults[name].default:
-            option = name.strip("_").replace("_", "-")
-            raise RecipeError(f"--resume takes everything from the run: leave out --{option}")
+        option = "--" + name.strip("_").replace("_", "-")
+        # By name too: what is given may be the default, and still not what the run has.
+        if name not in BESIDE_RESUME and (option in named or value != defaults[name].default):
+            raise RecipeError(f"--resume takes everything from the run: leave out {option}")
 
 
 def _print_run(summary: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Order and augmentation: a plan is drawn for a whole epoch, then applied batch by batch.
 
-The plan is a function of (seed, epoch) alone and is drawn on the CPU, one row per training image;
+The plan is a function of the recipe, the number of images, their size (and labels, where they are
+sampled by class), seed and epoch alone, and is drawn on the CPU, one row per training image;
 it is applied by exact gathers of uint8 pixels on whatever device the images are. So a resumed
 run, or one on another device, sees the same bytes. What computes with pixels (`policies`, `mixing`)
 comes after that, and is drawn in the same way. (Drawing an epoch's choices up front is

@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -69,7 +68,7 @@ def load(source: Source, progress: Progress | None = None, *, skip_bad: bool = F
     if known is None:
         make_folder(index.parent)
         write_json(index, {"content": key})
-    return replace(dataset, source=str(source.path))
+    return dataset
 
 
 def cache_folder() -> Path:

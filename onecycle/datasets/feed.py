@@ -71,7 +71,9 @@ class Feed:
         """All pixels on the device; None if they take too much there."""
         pixels, room = torch.from_numpy(self.dataset.train.pixels), self.max_memory
         if room is None and self.device == "cuda":
-            room = int(FREE_SHARE * torch.cuda.mem_get_info()[0])
+            # What torch holds without using it, from the estimate before the run, is free too.
+            idle = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+            room = int(FREE_SHARE * (torch.cuda.mem_get_info()[0] + idle))
         if room is not None and pixels.nbytes > room:
             return None
         return pixels.to(self.device)  # on a CPU that is no copy, and they stay memory-mapped

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onecycle.datasets import table
 from onecycle.datasets.archive import ARCHIVE_SUFFIXES, damage, entries, has_archive_suffix
-from onecycle.datasets.layout import LAYOUT, Layout, by_path, is_hidden, is_image, part_of
+from onecycle.datasets.layout import LAYOUT, Layout, Place, by_path, is_hidden, is_image, part_of
 from onecycle.datasets.source import File, Listing
 from onecycle.errors import DataError
 from onecycle.files import disk_errors
@@ -16,25 +16,18 @@ from onecycle.files import disk_errors
 MEMBER_LIMIT = 64 * 2**20  # bytes of one image file
 
 
-@dataclass(frozen=True)
-class Member:
-    """One image file: its part, its class, and a `name` that is unique in the data set."""
-
-    split: str
-    class_name: str
-    name: str
-    content: bytes
+Placed = tuple[Place, bytes]  # where an image file belongs, and its content
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where the images of a data set belong, and a function that reads one after another.
+    """Where the images of a data set belong, and a function that reads one file after another.
 
     It gives a folder's or table's sorted by name, an archive's in its own order.
     """
 
     layout: Layout
-    members: Callable[[], Generator[Member]]
+    read: Callable[[], Generator[Placed]]
 
 
 def listing(path: Path) -> Listing:
@@ -83,19 +76,18 @@ def _names(path: Path) -> Iterator[str]:
             yield entry
 
 
-def _packed(path: Path, layout: Layout) -> Generator[Member]:
+def _packed(path: Path, layout: Layout) -> Generator[Placed]:
     with damage(path):
         for entry, _, read in entries(path):
             if place := layout.places.get(entry):
-                yield Member(place.part, place.class_name, place.name, read())
+                yield place, read()
 
 
-def _loose(layout: Layout, found: Mapping[str, File]) -> Generator[Member]:
+def _loose(layout: Layout, found: Mapping[str, File]) -> Generator[Placed]:
     for entry, file in sorted(found.items(), key=lambda item: item[1].name):
         with disk_errors(file.path, "read"):
             content = file.path.read_bytes()
-        place = layout.places[entry]
-        yield Member(place.part, place.class_name, place.name, content)
+        yield layout.places[entry], content
 
 
 def _listed(path: Path) -> tuple[Layout, dict[str, File]]:

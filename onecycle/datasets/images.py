@@ -1,6 +1,5 @@
 """Every image of a folder or archive in turn, all at one size: decoded ahead by a few threads."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,8 +9,10 @@ from pathlib import Path
 from statistics import median
 
 from onecycle.datasets.decode import LARGEST, Found, common_size, fit, look
-from onecycle.datasets.folder import Member, Pictures, pictures
+from onecycle.datasets.folder import Pictures, Placed, pictures
+from onecycle.datasets.layout import Place
 from onecycle.datasets.source import Again, Contents, Image, Reader
+from onecycle.machine import usable_cores
 
 MOST_THREADS = 16  # Pillow lets go of Python's lock while it decodes
 TASK_BYTES = 4 * 2**20  # files and pixels of one task, if it is more than one image
@@ -32,8 +33,8 @@ def read(path: Path, size: int | None = None) -> Reader:
             notes += (_size_note(sides, size),)
             yield Again()
     if size:
-        for member, seen in _ahead(found, partial(look, size=size)):
-            yield Image(member.split, member.class_name, member.name, seen.pixels)
+        for place, seen in _ahead(found, partial(look, size=size)):
+            yield Image(place.part, place.class_name, place.name, seen.pixels)
     classes: dict[str | int, str] = {name: name for name in found.layout.classes}
     yield Contents(classes, drawn=found.layout.drawn, notes=notes)
 
@@ -56,7 +57,7 @@ def _as_they_are(pictures: Pictures) -> Generator[Image, None, list[int]]:
     def work(content: bytes) -> Found:
         return look(content, header_only=differ)
 
-    for member, found in _ahead(pictures, work):
+    for place, found in _ahead(pictures, work):
         if found.size:
             sides.append(min(found.size))
         if differ:
@@ -65,15 +66,15 @@ def _as_they_are(pictures: Pictures) -> Generator[Image, None, list[int]]:
             first = first or found.size
             differ = found.size != first or not fit(first)
         if not differ:
-            yield Image(member.split, member.class_name, member.name, found.pixels)
+            yield Image(place.part, place.class_name, place.name, found.pixels)
     return sides if differ else []
 
 
-def _ahead(pictures: Pictures, work: Callable[[bytes], Found]) -> Generator[tuple[Member, Found]]:
+def _ahead(pictures: Pictures, work: Callable[[bytes], Found]) -> Generator[tuple[Place, Found]]:
     """Every image file of `pictures` and what `work` finds in it."""
-    workers = min(MOST_THREADS, os.cpu_count() or 1)
-    pending: deque[tuple[list[Member], Future[list[Found]]]] = deque()
-    with closing(pictures.members()) as found, ThreadPoolExecutor(workers) as pool:
+    workers = min(MOST_THREADS, usable_cores())
+    pending: deque[tuple[list[Placed], Future[list[Found]]]] = deque()
+    with closing(pictures.read()) as found, ThreadPoolExecutor(workers) as pool:
         for task in _tasks(found):
             pending.append((task, pool.submit(_done, work, task)))
             if len(pending) > 2 * workers:
@@ -83,23 +84,23 @@ def _ahead(pictures: Pictures, work: Callable[[bytes], Found]) -> Generator[tupl
 
 
 def _next(
-    pending: "deque[tuple[list[Member], Future[list[Found]]]]",
-) -> Iterator[tuple[Member, Found]]:
+    pending: "deque[tuple[list[Placed], Future[list[Found]]]]",
+) -> Iterator[tuple[Place, Found]]:
     task, future = pending.popleft()
-    return zip(task, future.result(), strict=True)
+    return zip((place for place, _ in task), future.result(), strict=True)
 
 
-def _done(work: Callable[[bytes], Found], task: list[Member]) -> list[Found]:
-    return [work(member.content) for member in task]
+def _done(work: Callable[[bytes], Found], task: list[Placed]) -> list[Found]:
+    return [work(content) for _, content in task]
 
 
-def _tasks(found: Iterable[Member]) -> Iterator[list[Member]]:
+def _tasks(found: Iterable[Placed]) -> Iterator[list[Placed]]:
     """`found` in lists of few bytes, packed and decoded."""
-    task: list[Member] = []
+    task: list[Placed] = []
     size = 0
-    for member in found:
-        task.append(member)
-        size += len(member.content) + 3 * LARGEST**2
+    for placed in found:
+        task.append(placed)
+        size += len(placed[1]) + 3 * LARGEST**2
         if size >= TASK_BYTES:
             yield task
             task, size = [], 0

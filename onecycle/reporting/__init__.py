@@ -1,1 +1,1 @@
-"""Showing: figures drawn from a run folder alone."""
+"""Showing: figures and pages of what a run folder and its data hold."""

@@ -131,7 +131,7 @@ def _pictures(folder: Path, contents: Contents, summary: dict[str, Any]) -> dict
         (
             "augmented",
             contents.augmented,
-            "Training images, each followed by what the network was given of it in eight epochs.",
+            "Training images, each followed by what the network was given of it, epoch by epoch.",
             True,
         ),
         (

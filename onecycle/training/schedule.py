@@ -1,4 +1,6 @@
-"""The learning rate and momentum as pure functions of the step: knots, and a curve between them.
+"""Learning rate, momentum and image size as pure functions of the step or epoch.
+
+The first two are knots, and a curve between them; images have a size from an epoch on.
 
 One cycle is after Smith (2018): from start up to peak, then down to final. The peak lies where
 torch's OneCycleLR has it, one step before `peak_epoch` epochs are over.

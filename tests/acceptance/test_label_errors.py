@@ -24,22 +24,22 @@ SHORT = ["--set", "model.width=16", "--epochs", "3"]
 
 def with_wrong_labels(source, target, seed=0):
     """Pack the images at `source` anew, 500 training images in another class; these names."""
-    images = list(pictures(source).members())
-    train = [i for i, image in enumerate(images) if image.split == "train"]
-    classes = sorted({image.class_name for image in images})
+    images = list(pictures(source).read())
+    train = [i for i, (place, _) in enumerate(images) if place.part == "train"]
+    classes = sorted({place.class_name for place, _ in images})
     draw = np.random.default_rng(seed)
     moved = set(draw.choice(train, WRONG, replace=False).tolist())
     names = set()
     with tarfile.open(target, "w") as packed:
-        for i, image in enumerate(images):
-            name = image.name
+        for i, (place, content) in enumerate(images):
+            name = place.name
             if i in moved:
-                other = draw.choice([c for c in classes if c != image.class_name])
-                name = f"train/{other}/moved-{i}{Path(image.name).suffix}"
+                other = draw.choice([c for c in classes if c != place.class_name])
+                name = f"train/{other}/moved-{i}{Path(place.name).suffix}"
                 names.add(name)
             entry = tarfile.TarInfo(name)
-            entry.size = len(image.content)
-            packed.addfile(entry, io.BytesIO(image.content))
+            entry.size = len(content)
+            packed.addfile(entry, io.BytesIO(content))
     return names
 
 
