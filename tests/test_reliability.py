@@ -15,9 +15,8 @@ from short_runs import begin_or_go_on, begin_or_go_on_until_call, command_line, 
 
 import onecycle
 from onecycle import files
-from onecycle.api import single
 from onecycle.errors import OnecycleError, RecipeError
-from onecycle.run import checkpoint, record
+from onecycle.run import checkpoint, environment, record
 from onecycle.training.loop import fit
 from onecycle.training.schedule import timetable
 from onecycle.training.state import create
@@ -247,7 +246,7 @@ def test_libraries_that_augment_decide_the_bits_too(make_recipe):
         (("augment.policy=trivial",), "own", ["kornia"]),
         ((), "albumentations", ["albumentations"]),
     ):
-        assert single._deciding(make_recipe(*changes), backend) == ["torch", "numpy", *more]
+        assert environment.deciding(make_recipe(*changes), backend) == ["torch", "numpy", *more]
 
 
 def test_moments_of_another_optimizer_are_refused(make_recipe, tiny, machine):

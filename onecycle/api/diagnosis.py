@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 
 from onecycle import files, machine
-from onecycle.api.single import VERSIONS
 from onecycle.datasets import cache
 from onecycle.datasets.load import located
 from onecycle.errors import OnecycleError
 from onecycle.recipe import book
-from onecycle.run import checkpoint, record, reopen
+from onecycle.run import checkpoint, environment, record, reopen
 
 FEW_BYTES = 1e9  # a disk with less free than that is worth a warning
 
@@ -72,7 +71,7 @@ def _machine() -> list[Line]:
         found = machine.choose()
     finally:
         torch.set_num_threads(threads)
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in environment.VERSIONS)
     return [
         Line("system", f"{platform.platform()}, Python {platform.python_version()}"),
         Line("versions", versions),

@@ -11,14 +11,14 @@ from onecycle import files, machine, progress
 from onecycle.api.gallery import Gallery, Only
 from onecycle.api.handle import Run
 from onecycle.api.recipes import Settings, choose_recipe
-from onecycle.api.single import describe, drive
+from onecycle.api.single import drive
 from onecycle.datasets.dataset import Dataset
 from onecycle.errors import InterruptedRun, OnecycleError, need
 from onecycle.evaluation.label_errors import label_quality, suspected
 from onecycle.evaluation.pick import of_classes
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import gallery as drawing
-from onecycle.run import estimate, record, reopen
+from onecycle.run import environment, estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.folds import FOLDS, folds, without
 from onecycle.run.job import Job
@@ -114,7 +114,7 @@ def _train(job: Job, show: progress.Show) -> None:
     try:
         saved = _saved(job)
         if saved is None:
-            describe(job)
+            environment.describe(job)
         drive(job, saved, show)
         with files.disk_errors(job.folder, "clear"):
             shutil.rmtree(job.folder / record.CHECKPOINTS)

@@ -1,26 +1,19 @@
 """One run: begun, or gone on with."""
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from onecycle import files, machine, progress
 from onecycle.api.handle import Run
 from onecycle.api.lr import with_found_rates
 from onecycle.api.setup import Setup
-from onecycle.datasets import facts
-from onecycle.datasets.dataset import Dataset
 from onecycle.errors import DataError, DiskError, RecipeError
-from onecycle.machine import Machine
 from onecycle.ranks import ALONE, Ranks, join, loss_of_others, restarts
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import plots
-from onecycle.run import estimate, record, reopen
+from onecycle.run import environment, estimate, record, reopen
 from onecycle.run.checkpoint import Checkpoint, newest
 from onecycle.run.conduct import conduct
 from onecycle.run.events import EpochDone
@@ -29,9 +22,6 @@ from onecycle.run.job import Job
 from onecycle.run.memory import explained
 from onecycle.run.tracking import tracking
 from onecycle.training.schedule import growth, timetable
-
-IF_INSTALLED = ("kornia", "albumentations")
-VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
 
 
 def train(setup: Setup, seed: int, out: Path | None, show: progress.Show, again: str = "") -> Run:
@@ -62,7 +52,7 @@ def train(setup: Setup, seed: int, out: Path | None, show: progress.Show, again:
         if setup.lr_auto:
             job = replace(job, recipe=with_found_rates(job, show))
         if ranks.first:
-            describe(job, setup.val_fraction, **setup.reading)
+            environment.describe(job, setup.val_fraction, **setup.reading)
         with explained(job.recipe, where):
             expected = estimate.seconds(job.recipe, dataset, where, job.feed(seed)) / ranks.world
         show.started(job, expected)
@@ -88,7 +78,10 @@ def resume(
         )
         seed, save_every, track = int(made["seed"]), made.get("save_every"), made.get("track")
         backend, room = made.get("augment_backend", "own"), made.get("max_memory")
-        made["versions"] = {**_surroundings(where, ALONE)["versions"], **made.get("versions", {})}
+        made["versions"] = {
+            **environment.surroundings(where, ALONE)["versions"],
+            **made.get("versions", {}),
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise DiskError(f"cannot read {folder / record.ENVIRONMENT}: it is damaged") from error
     ranks = join(where.device)
@@ -100,7 +93,7 @@ def resume(
             raise RecipeError(f"--resume {folder}: this run is finished; start a new one")
         checkpoint = newest(folder)
         recipe = Run(folder).recipe
-        changed = _changed(made, checkpoint, recipe, where, ranks)
+        changed = environment.changed(made, checkpoint, recipe, where, ranks)
         if changed and not force:
             raise RecipeError(
                 f"--resume {folder}: {'; '.join(changed)}: put that back, or go on all the same "
@@ -118,9 +111,11 @@ def resume(
         if changed and ranks.first:
             # The weights go on being for the statistics that they were begun with.
             known = {k: v for k, v in made["data"].items() if k in ("mean", "std")}
-            made["data"] |= _data(dataset) | known
+            made["data"] |= environment.data_facts(dataset) | known
             made["forced"] = [*made.get("forced", ()), *changed]
-            files.write_json(folder / record.ENVIRONMENT, made | _surroundings(where, ranks))
+            files.write_json(
+                folder / record.ENVIRONMENT, made | environment.surroundings(where, ranks)
+            )
         job = Job(
             recipe,
             dataset,
@@ -137,38 +132,6 @@ def resume(
         )
         show.resumed(job, checkpoint)
         return drive(job, checkpoint, show)
-
-
-def _changed(
-    made: dict[str, Any], checkpoint: Checkpoint, recipe: Recipe, where: Machine, ranks: Ranks
-) -> list[str]:
-    """What is no longer as the run in `made` had it, of all that decides its bits but the data."""
-    now = _surroundings(where, ranks)
-    found = []
-    if recipe.digest() != checkpoint.extra["recipe_digest"]:
-        found.append(f"its {record.RECIPE} is not the recipe that was saved")
-    if (threads := made["machine"]["threads"]) != where.threads:
-        found.append(f"it was trained with {threads} threads, not {where.threads}")
-    if (world := made.get("processes", 1)) != ranks.world:
-        found.append(f"it was trained by {world} processes, not {ranks.world}")
-    if (hardware := made.get("hardware", now["hardware"])) != now["hardware"]:
-        found.append(f"it was trained on {hardware}, not {now['hardware']}")
-    for name in _deciding(recipe, made.get("augment_backend", "own")):
-        then, here = (each["versions"].get(name, "none") for each in (made, now))
-        if then != here:
-            found.append(f"it was trained with {name} {then}, not {here}")
-    return found
-
-
-def _deciding(recipe: Recipe, augment_backend: str) -> list[str]:
-    """The libraries whose versions decide the bits of a run."""
-    used = {
-        "torch": True,
-        "numpy": True,  # it draws the order of the images and their augmentation
-        "kornia": recipe.augment.policy != "none" or recipe.augment.colour > 0,
-        "albumentations": augment_backend == "albumentations",
-    }
-    return [name for name, is_used in used.items() if is_used]
 
 
 @contextmanager
@@ -213,63 +176,3 @@ def drive(job: Job, checkpoint: Checkpoint | None, show: progress.Show) -> Run:
 def _draw(job: Job) -> None:
     sizes = growth(job.recipe, len(job.dataset.train), job.dataset.image_size)
     plots.save(plots.curves(record.read_metrics(job.folder), sizes), job.folder / record.CURVES)
-
-
-def describe(
-    job: Job, val_fraction: float = 0.0, skip_bad: bool = False, image_size: int | None = None
-) -> None:
-    """Write what the run is, before its first step."""
-    data: Dataset = job.dataset
-    files.write_json(
-        job.folder / record.RECIPE,
-        {"digest": job.recipe.digest(), "recipe": job.recipe.to_dict()},
-    )
-    files.write_json(job.folder / record.CLASSES, list(data.classes))
-    if data.drawn:
-        record.write_table(job.folder / record.SPLIT, facts.listing(data))
-    files.write_json(
-        job.folder / record.ENVIRONMENT,
-        {
-            "data": _data(data) | {"skip_bad": skip_bad, "image_size_asked": image_size},
-            "seed": job.seed,
-            "epochs": job.recipe.sized(len(data.train)).epochs,
-            "val_fraction": val_fraction,
-            "save_every": job.save_every,
-            "track": job.track,
-            "init": job.init.source if job.init else None,
-            "augment_backend": job.augment_backend,
-            "max_memory": job.max_memory,
-            **_surroundings(job.machine, job.ranks),
-        },
-    )
-
-
-def _data(data: Dataset) -> dict[str, Any]:
-    """What a run is trained and tested on."""
-    return {
-        "name": data.name,
-        "source": data.source,
-        "digest": data.digest,
-        "train": len(data.train),
-        "val": len(data.val) if data.val else 0,
-        "test": len(data.test),
-        "image_size": data.image_size,
-        "mean": data.mean.tolist(),
-        "std": data.std.tolist(),
-        "skipped": data.skipped,
-        "drawn": data.drawn,
-        "notes": data.notes,
-    }
-
-
-def _surroundings(where: Machine, ranks: Ranks) -> dict[str, Any]:
-    """What a run is trained on and with."""
-    return {
-        "machine": where.to_dict(),
-        "processes": ranks.world,
-        "hardware": machine.device_name(where.device),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in VERSIONS}
-        | {name: metadata.version(name) for name in IF_INSTALLED if find_spec(name)},
-    }
