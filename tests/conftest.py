@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from trees import encoded
 
 import onecycle
 from onecycle import cli
@@ -25,6 +26,20 @@ def apart(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cache_root(tmp_path):
+    """The cache of this test."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tree():
+    """Twelve pictures of two classes, by their paths in a data set."""
+    names = [f"train/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(4)]
+    names += [f"test/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(2)]
+    return {name: encoded(seed=i) for i, name in enumerate(names)}
 
 
 @pytest.fixture
