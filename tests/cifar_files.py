@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import trees
 import watching
 
 from onecycle.datasets import cifar, load
@@ -170,6 +171,13 @@ def write_archive(path, files, inside=""):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def refused(path):
+    """What `load` says when it refuses `path`: one line that names it, and nothing in the cache."""
+    text = trees.refused(path)
+    assert str(path) in text
+    return text
 
 
 def mutations(content, draw, count):

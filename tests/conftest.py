@@ -2,6 +2,7 @@
 
 import sys
 
+import cifar_files
 import numpy as np
 import pytest
 import torch
@@ -40,6 +41,18 @@ def tree():
     names = [f"train/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(4)]
     names += [f"test/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(2)]
     return {name: encoded(seed=i) for i, name in enumerate(names)}
+
+
+@pytest.fixture(scope="session")
+def ten():
+    """The python and the binary files of a small CIFAR-10."""
+    return cifar_files.cifar10()
+
+
+@pytest.fixture(scope="session")
+def hundred():
+    """The python and the binary files of a small CIFAR-100."""
+    return cifar_files.cifar100()
 
 
 @pytest.fixture

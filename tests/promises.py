@@ -95,8 +95,8 @@ PROMISES = (
     (
         "A hostile CIFAR archive is inert",
         "14 gadgets, 0 run",
-        "test_cifar_forms.py::test_gadgets_are_inert",
-        "test_cifar_forms.py::test_fuzz",
+        "test_bad_cifar.py::test_gadgets_are_inert",
+        "test_bad_cifar.py::test_fuzz",
         "acceptance/test_cifar_archive.py",
     ),
     (
