@@ -16,6 +16,7 @@ from onecycle.datasets.dataset import Dataset, Split
 from onecycle.machine import Machine
 from onecycle.recipe import book
 from onecycle.run import estimate
+from onecycle.training.state import create
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,12 @@ def make_recipe():
         return book.change(book.find("davidnet"), [*small, *changes])
 
     return make
+
+
+@pytest.fixture
+def state(tiny, make_recipe, machine):
+    """What the tiny recipe trains, before its first step."""
+    return create(make_recipe(), tiny, machine, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FIGURES = ROOT / "docs" / "reliability.md", ROOT / "results" / "reliability" / "figures.json"
 LONG = "acceptance/test_reliability_long.py"
-CHECKPOINTS, RUNS = "test_reliability_checkpoints.py", "test_reliability.py"
+CHECKPOINTS, SAVES = "test_reliability_checkpoints.py", "test_reliability_saves.py"
+RUNS = "test_reliability.py"
 
 # A promise, what is counted in each `./test.sh`, and tests by file; acceptance: the long form.
 PROMISES = (
@@ -33,9 +34,9 @@ PROMISES = (
     (
         "A write is durable and whole, and costs at most 1 % of the time",
         "the order of the calls; 3 umasks; a clock",
-        f"{CHECKPOINTS}::test_a_checkpoint_is_synced_before_it_is_named_and_its_json_comes_last",
-        f"{CHECKPOINTS}::test_the_mode_of_a_file_follows_the_umask",
-        "test_run.py::test_saving_is_paid_for_by_the_time_since_the_last_save",
+        f"{SAVES}::test_a_checkpoint_is_synced_before_it_is_named_and_its_json_comes_last",
+        "test_files.py::test_the_mode_of_a_file_follows_the_umask",
+        f"{SAVES}::test_saving_is_paid_for_by_the_time_since_the_last_save",
         "acceptance/test_cifar.py",
     ),
     (
@@ -48,7 +49,7 @@ PROMISES = (
     (
         "A full disk harms nothing",
         "20 byte thresholds; a tmpfs that fills up at 2 places",
-        f"{CHECKPOINTS}::"
+        f"{SAVES}::"
         "test_writes_that_fail_at_twenty_places_leave_the_old_checkpoint_and_nothing_else",
         "test_reliability_disk.py::"
         "test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on",

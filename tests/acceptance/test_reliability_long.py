@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+from checkpoint_files import damage, saved
 from test_ranks import RECIPE, steps_of, together, wait_for_step
 from test_reliability import kill_at_random, kill_in_saves, signal_at_random, unbroken
-from test_reliability_checkpoints import damage, saved, state
 from test_reliability_disk import fill_at
 
-__all__ = ["state", "unbroken"]
+__all__ = ["unbroken"]
 
 
 @pytest.fixture
