@@ -1,22 +1,21 @@
-"""The loop: each step is plain PyTorch's, and breaking off and going on changes no bit."""
+"""The loop: each step is plain PyTorch's, and its randomness is the seed's alone."""
 
 import random
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from long_run import digest
+from plain_torch import with_torch_batch_norm
 
 from onecycle import machine as machines
 from onecycle.datasets import augment
 from onecycle.errors import RecipeError
-from onecycle.files import sha256_bytes
 from onecycle.machine import Machine
 from onecycle.model.build import build
-from onecycle.model.layers import GhostBatchNorm, group_sizes
+from onecycle.model.layers import group_sizes
 from onecycle.ranks import ALONE, Ranks
 from onecycle.training.loop import check_groups, fit, pieces, share
 from onecycle.training.schedule import timetable
@@ -36,15 +35,6 @@ def torch_optimizer(kind, parameters):
     return maker(parameters, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.05)
 
 
-def with_torch_batch_norm(module):
-    """`module` with each of our batch norms replaced by torch's."""
-    for name, child in module.named_children():
-        if isinstance(child, GhostBatchNorm):
-            setattr(module, name, nn.BatchNorm2d(len(child.weight)))
-        with_torch_batch_norm(child)
-    return module
-
-
 def batches(recipe, data, seed):
     """(images, labels) of each step of the first epoch, augmented."""
     plan = augment.draw(recipe.augment, len(data.train), data.image_size, seed, epoch=0)
@@ -59,19 +49,6 @@ def assert_same_model(ours, plain):
     theirs = plain.state_dict()
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-def digest(state):
-    """One hash of the step and every bit of the state."""
-    parts = [f"{state.step}"]
-    for name, tensor in sorted(state.tensors().items()):
-        content = tensor.detach().contiguous().view(-1).numpy().tobytes()
-        parts.append(f"{name} {sha256_bytes(content)}")
-    return sha256_bytes("\n".join(parts).encode())
-
-
-def copied(tensors):
-    return {name: value.detach().clone() for name, value in tensors.items()}
 
 
 @pytest.mark.parametrize("kind", [SGD, ADAM, ADAMW], ids=["sgd", "adam", "adamw"])
@@ -254,170 +231,6 @@ def test_each_group_learns_at_its_own_rate(tiny, make_recipe, machine):
     torch.testing.assert_close(moved[1], 2 * moved[0], rtol=1e-3, atol=1e-8)
     assert moved[0].abs().max() > 0
     assert not moved[2].any()
-
-
-# Breaking off and going on ------------------------------------------------------------------
-
-NATIVE_BF16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-STEPS = 60  # 3 epochs of 20 batches, the last of one image
-HALF = 30  # in mid-epoch
-
-
-class Long:
-    """A run with all that could be lost: ghost batches, dropout, cycling momentum, bf16."""
-
-    def __init__(self, data, recipe, machine):
-        self.data, self.recipe = data, recipe
-        self.machine = replace(machine, precision="bf16" if NATIVE_BF16 else "fp32")
-        torch.set_num_threads(self.machine.threads)
-
-    def fresh(self):
-        return create(self.recipe, self.data, self.machine, seed=1)
-
-    def loaded(self, tensors, step):
-        state = self.fresh()
-        state.load(copied(tensors), step)
-        return state
-
-    def go_on(self, state, steps=None):
-        """Take `steps` steps more, or all that are left; the digest of what came of it."""
-        for _ in islice(self.fit(state), steps):
-            pass
-        return digest(state)
-
-    def fit(self, state):
-        return fit(state, self.data, self.recipe, self.machine, seed=1)
-
-
-@pytest.fixture(scope="module")
-def long(tiny, make_recipe, machine):
-    changes = ["batch_size=5", "ghost_batch=2", "model.dropout=0.1"]
-    return Long(tiny, make_recipe(*changes, "schedule.momentum_at_peak=0.8"), machine)
-
-
-def test_breaking_off_after_any_step_and_going_on_changes_no_bit(long):
-    """From each of steps 1 to 59 the next step, and from some of them all that are left."""
-    state = long.fresh()
-    tensors, digests = [copied(state.tensors())], [digest(state)]
-    for _ in long.fit(state):
-        tensors.append(copied(state.tensors()))
-        digests.append(digest(state))
-    assert len(set(digests)) == STEPS + 1
-    for step in range(1, STEPS):
-        assert long.go_on(long.loaded(tensors[step], step), steps=1) == digests[step + 1], step
-    for step in (1, 19, 20, 21, 33, 59):
-        assert long.go_on(long.loaded(tensors[step], step)) == digests[STEPS], step
-
-
-@pytest.fixture(scope="module")
-def unbroken(long):
-    """The tensors after half of the steps, and the digest at the end."""
-    state = long.fresh()
-    long.go_on(state, HALF)
-    return copied(state.tensors()), long.go_on(state)
-
-
-@pytest.fixture
-def half_way(unbroken):
-    return copied(unbroken[0])
-
-
-@pytest.fixture
-def end(unbroken):
-    return unbroken[1]
-
-
-def test_going_on_in_the_same_state_changes_no_bit(long, end):
-    assert long.go_on(long.fresh()) == end
-
-
-def test_what_was_not_corrupted_ends_the_same(long, half_way, end):
-    assert long.go_on(long.loaded(half_way, HALF)) == end
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.fc.weight",
-        "model.layer2.norm.running_mean",
-        "model.layer2.norm.running_var",
-        "optimizer.prep.conv.weight.exp_avg",
-        "optimizer.fc.weight.exp_avg_sq",
-        "optimizer.fc.weight.step",
-    ],
-)
-def test_a_corrupt_tensor_shows_at_the_end(long, half_way, end, name):
-    half_way[name] += 0.01 * half_way[name].abs().max()
-    assert long.go_on(long.loaded(half_way, HALF)) != end
-
-
-def test_a_corrupt_step_shows_at_the_end(long, half_way, end):
-    assert long.go_on(long.loaded(half_way, HALF + 1)) != end
-
-
-@pytest.mark.parametrize(
-    ("choice", "corrupt"),
-    [
-        ("order", lambda order: order.roll(1)),
-        ("flip", lambda flip: ~flip),
-        ("left", lambda left: 8 - left),
-        ("cut_top", lambda cut_top: 8 - cut_top),
-    ],
-)
-def test_a_corrupt_plan_shows_at_the_end(long, half_way, end, monkeypatch, choice, corrupt):
-    def corrupt_draw(*arguments):
-        plan = draw(*arguments)
-        return replace(plan, **{choice: corrupt(getattr(plan, choice))})
-
-    draw = augment.draw
-    monkeypatch.setattr(augment, "draw", corrupt_draw)
-    assert long.go_on(long.loaded(half_way, HALF)) != end
-
-
-def test_evaluating_between_steps_changes_no_bit(long, end):
-    state = long.fresh()
-    for _ in long.fit(state):
-        state.model.eval()
-        with torch.no_grad():
-            state.model(torch.from_numpy(long.data.test.images()))
-    assert digest(state) == end
-
-
-def test_loading_takes_a_copy(long, half_way):
-    """Training on doesn't change the tensors that were loaded."""
-    before = copied(half_way)
-    state = long.fresh()
-    state.load(half_way, HALF)
-    long.go_on(state, steps=1)
-    assert [name for name in before if not torch.equal(half_way[name], before[name])] == []
-
-
-def test_loading_forgets_what_the_state_had_learned(long):
-    state = long.fresh()
-    first = copied(state.tensors())
-    after_two = long.go_on(state, steps=2)
-    state.load(first, 0)
-    assert long.go_on(state, steps=2) == after_two
-
-
-def test_loading_what_does_not_fit_raises(half_way, tiny, make_recipe, machine):
-    wider = create(make_recipe("model.width=5"), tiny, machine, seed=0)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        wider.load(half_way, 1)
-
-
-def test_dropout_draws_from_seed_step_and_group_and_from_nothing_else(long):
-    def seeds_of_a_run():
-        state, seeds = long.fresh(), []
-        state.model.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
-        return long.go_on(state), seeds
-
-    torch.manual_seed(1)
-    end, seeds = seeds_of_a_run()
-    torch.manual_seed(2)
-    assert seeds_of_a_run() == (end, seeds)
-    assert len(seeds) == 3 * (19 * 3 + 1)  # three groups a step, one in an epoch's last
-    assert len(set(seeds)) == len(seeds)
 
 
 @pytest.mark.parametrize("dropout", [0, 0.1])

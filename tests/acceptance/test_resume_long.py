@@ -1,7 +1,7 @@
 """Resuming at every step: `pytest tests/acceptance/test_resume_long.py`, some minutes."""
 
 import pytest
-from test_loop import STEPS, Long, copied, digest
+from long_run import STEPS, Long, copied, digest
 from test_resume_catalogue import go_on_from, make_job
 
 from onecycle.recipe import book
