@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE, FIGURES = ROOT / "docs" / "reliability.md", ROOT / "results" / "reliability" / "figures.json"
 LONG = "acceptance/test_reliability_long.py"
 CHECKPOINTS, SAVES = "test_reliability_checkpoints.py", "test_reliability_saves.py"
-RUNS = "test_reliability.py"
+KILLS, RESUME = "test_reliability_kills.py", "test_reliability_resume.py"
 
 # A promise, what is counted in each `./test.sh`, and tests by file; acceptance: the long form.
 PROMISES = (
@@ -27,8 +27,8 @@ PROMISES = (
     (
         "kill -9 costs at most the steps since the last save",
         "20 kills, 10 of them inside a save",
-        f"{RUNS}::test_killed_at_ten_random_instants_a_run_ends_bitwise_as_if_never_killed",
-        f"{RUNS}::test_killed_ten_times_inside_a_save_a_run_ends_bitwise_as_if_never_killed",
+        f"{KILLS}::test_killed_at_ten_random_instants_a_run_ends_bitwise_as_if_never_killed",
+        f"{KILLS}::test_killed_ten_times_inside_a_save_a_run_ends_bitwise_as_if_never_killed",
         LONG,
     ),
     (
@@ -58,19 +58,19 @@ PROMISES = (
     (
         "The rate is exact after resuming, and a step past the end raises",
         "every step against the closed form",
-        f"{RUNS}::test_lightning_1772_4655_15462_the_rate_of_one_cycle_is_exact_after_resuming",
+        f"{RESUME}::test_lightning_1772_4655_15462_the_rate_of_one_cycle_is_exact_after_resuming",
         "test_schedule.py::test_a_step_past_the_end_raises_whatever_the_kind",
     ),
     (
         "The number of processes does not change the samples",
         "100 steps at 1, 2 and 4 processes, each image's bytes",
         "test_ranks.py::test_any_number_of_processes_sees_the_same_images_for_a_hundred_steps",
-        f"{RUNS}::test_what_decides_the_bits_must_be_as_it_was_unless_forced",
+        f"{RESUME}::test_what_decides_the_bits_must_be_as_it_was_unless_forced",
     ),
     (
         "SIGINT and SIGTERM save, then the run leaves",
         "4 signals; one to one of two processes",
-        f"{RUNS}::test_a_signal_saves_at_the_next_step_and_ends_with_its_code",
+        f"{KILLS}::test_a_signal_saves_at_the_next_step_and_ends_with_its_code",
         "test_ranks.py::test_a_signal_to_one_of_two_saves_and_both_leave",
         LONG,
     ),
@@ -129,7 +129,7 @@ PROMISES = (
     (
         "One writer a run folder",
         "20 starts at once: 1 runs, 19 name it",
-        f"{RUNS}::test_of_twenty_starts_into_one_folder_one_runs_and_nineteen_name_it",
+        f"{KILLS}::test_of_twenty_starts_into_one_folder_one_runs_and_nineteen_name_it",
         "test_seeds.py::test_the_folder_of_several_seeds_is_held_before_anything_is_written",
     ),
     (

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from short_runs import begin_or_go_on, start
-from test_reliability import assert_as_unbroken, unbroken
+from unbroken_run import assert_as_unbroken, unbroken
 
 from onecycle import files
 from onecycle.run import checkpoint, conduct, record

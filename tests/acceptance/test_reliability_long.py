@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from checkpoint_files import damage, saved
 from test_ranks import RECIPE, steps_of, together, wait_for_step
-from test_reliability import kill_at_random, kill_in_saves, signal_at_random, unbroken
 from test_reliability_disk import fill_at
+from test_reliability_kills import kill_at_random, kill_in_saves, signal_at_random
+from unbroken_run import unbroken
 
 __all__ = ["unbroken"]
 
