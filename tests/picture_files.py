@@ -29,6 +29,13 @@ def exif(orientation):
     return data
 
 
+def pixels(content, size=16):
+    """What the file `content` is taken for."""
+    found = decode.look(content, size).pixels
+    assert not isinstance(found, str), found
+    return found
+
+
 def kinds(size=(40, 24)):
     """A file of each kind that the fuzz damages."""
     rgb, other = noise(size), noise(size, seed=1)
