@@ -11,7 +11,7 @@ from trees import encoded
 
 import onecycle
 from onecycle import cli
-from onecycle.datasets import fetch
+from onecycle.datasets import fetch, images
 from onecycle.datasets.dataset import Dataset, Split
 from onecycle.machine import Machine
 from onecycle.recipe import book
@@ -42,6 +42,20 @@ def tree():
     names = [f"train/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(4)]
     names += [f"test/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(2)]
     return {name: encoded(seed=i) for i, name in enumerate(names)}
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Grows by an entry for each file that is looked at."""
+    seen = []
+    real = images.look
+
+    def counting(content, size=None, *, header_only=False):
+        seen.append("header" if header_only else size)
+        return real(content, size, header_only=header_only)
+
+    monkeypatch.setattr(images, "look", counting)
+    return seen
 
 
 @pytest.fixture(scope="session")

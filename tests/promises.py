@@ -123,7 +123,7 @@ PROMISES = (
     (
         "A bad image is named",
         "13 kinds of bad files",
-        "test_image_sets.py::test_each_bad_image_is_refused_by_name_and_left_out_when_asked",
+        "test_bad_images.py::test_each_bad_image_is_refused_by_name_and_left_out_when_asked",
         "acceptance/test_image_fuzz.py",
     ),
     (

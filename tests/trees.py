@@ -65,6 +65,28 @@ def write_zip(path: Path, tree: Tree, compression: int = zipfile.ZIP_DEFLATED) -
     return path
 
 
+def tree(
+    size: tuple[int, int] = (20, 20),
+    classes: tuple[str, ...] = ("cat", "dog"),
+    train: int = 3,
+    test: int = 2,
+) -> Tree:
+    """Files of noise by their names, all of one size."""
+    counts = (("train", train), ("test", test))
+    names = [f"{s}/{name}/{i}.png" for s, count in counts for name in classes for i in range(count)]
+    return {name: encoded(size, seed=i) for i, name in enumerate(names)}
+
+
+def write(path: Path, tree: Tree) -> Path:
+    """`tree` as what the suffix of `path` says, or as a folder."""
+    match path.suffix:
+        case ".zip":
+            return write_zip(path, tree)
+        case ".tar":
+            return write_tar(path, tree)
+    return write_folder(path, tree)
+
+
 def refused(spec: str | Path, kind: type[OnecycleError] = DataError) -> str:
     """What `load` says when it refuses `spec`: one line, and no entry or litter in the cache."""
     with pytest.raises(kind) as caught:
