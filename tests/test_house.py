@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "onecycle"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "onecycle"
 BASE = ["errors", "files", "ranks", "allocator", "machine"]
 WAY = ["recipe", "datasets", "model", "evaluation", "training", "run", "reporting", "use"]
 RIGHTMOST = ["progress", "api", "__init__", "cli", "__main__"]
@@ -62,6 +63,13 @@ def test_reports_read_run_folders_without_model_or_loop():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_is_one_room(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS))
+)
+def test_a_file_of_tests_is_one_room_too(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
