@@ -32,6 +32,7 @@ from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.run import estimate, find_lr
 from onecycle.run.job import Job
+from onecycle.run.range_test import choose_sweep
 from onecycle.training import state as states
 from onecycle.training.loop import fit
 
@@ -102,7 +103,7 @@ def run(trial: Trial, settings: Settings, data: Dataset, where: machine.Machine)
     accuracy = 0.0
     if trial.peak is None:
         job = Job(recipe, replace(data, val=None), where, trial.seed, Path())
-        sweep = find_lr.choose_sweep(recipe, len(data.train))
+        sweep = choose_sweep(recipe, len(data.train))
         curves = find_lr.curves(job, [trial.seed], sweep, lambda *_: None)
         found = find_lr.judge(curves, sweep, recipe)
         recipe = recipe_for(trial.optimizer, settings, found["lr_max"])

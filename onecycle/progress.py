@@ -13,8 +13,8 @@ from onecycle.run import events, record
 
 if TYPE_CHECKING:
     from onecycle.run.checkpoint import Checkpoint
-    from onecycle.run.find_lr import Point, Sweep
     from onecycle.run.job import Job
+    from onecycle.run.range_test import Point, Sweep
 
 DECODED_EVERY = 10_000  # images between two lines about decoding
 COMPARED_EVERY = 4.0  # seconds between two lines about comparing images
@@ -127,16 +127,17 @@ class Show:
                 f"{part} loss {row[f'{part}_loss']:.3f} accuracy {row[f'{part}_accuracy']:.2%}"
             )
 
-    def sweeping(self, job: "Job", sweep: "Sweep", seeds: int) -> None:
-        """The first lines of a range test."""
+    def sweeping(self, job: "Job", sweep: "Sweep", steered: int, seeds: int) -> None:
+        """The first lines of a range test, of which so many steps are steered."""
         self._describe(job)
         times = f", with each of {seeds} seeds" if seeds > 1 else ""
         each = "epochs" if sweep.per_epoch else "batches"
+        after = f", then {steered} at rates steered by what they do" if steered else ""
         self._console.print(
             f"range test: {sweep.steps} {each} at rates from {sweep.start:.2g} to {sweep.end:.2g}"
-            f"{times}; the test images are not read"
+            f"{after}{times}; the test images are not read"
         )
-        self._steps = sweep.steps
+        self._steps = sweep.steps + steered
 
     def swept(self, seed: int, number: int, point: "Point") -> None:
         """A range test has seen `number` rates with this seed."""

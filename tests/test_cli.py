@@ -14,7 +14,7 @@ import onecycle
 from onecycle import files
 from onecycle.api.lr import RangeTest
 from onecycle.recipe import book
-from onecycle.run import find_lr, record
+from onecycle.run import find_lr, range_test, record
 
 
 def test_training_prints_the_result_and_how_to_train_on_cifar(command):
@@ -42,11 +42,14 @@ def test_a_range_test_prints_each_rule_and_how_to_train_on(command, tmp_path):
     code, out, err = command(*SWEEP, "--out", "test")
     assert code == 0
     printed = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert {"descent", "steepest", "valley", "minimum/10", "slide"} <= set(printed)
+    assert {"steered", "steepest", "valley", "minimum/10", "slide"} <= set(printed)
     rate = printed["lr_max"].split()[0]
     assert float(printed["lr_min"].split()[0]) == pytest.approx(float(rate) / 10)
     assert f"--lr {rate}" in printed["next"]
-    assert "range test: 50 batches" in err and "\x1b" not in err
+    assert (
+        "range test: 50 batches at rates from 1e-05 to 1, then 45 at rates steered" in err
+        and "\x1b" not in err
+    )
     assert (tmp_path / "test" / "lr_find.png").exists()
 
 
@@ -58,9 +61,9 @@ def test_a_range_test_as_json(command):
 
 
 def test_a_range_test_per_epoch_prints_its_table(command, tmp_path, monkeypatch):
-    points = [find_lr.Point(lr, 2.0, a) for lr, a in ((0.1, 0.2), (0.2, 0.4), (0.3, 0.3))]
+    points = [range_test.Point(lr, 2.0, a) for lr, a in ((0.1, 0.2), (0.2, 0.4), (0.3, 0.3))]
     curve = find_lr.Curve(0, tuple(points))
-    sweep = find_lr.Sweep(0.1, 0.3, 3, True, True)
+    sweep = range_test.Sweep(0.1, 0.3, 3, True, True)
     record.write_table(tmp_path / record.LR_TABLE, find_lr.rows(curve))
     found = find_lr.judge([curve], sweep, book.find("digits"))
     files.write_json(tmp_path / record.LR_FOUND, found)

@@ -2,15 +2,16 @@
 
 import json
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
 
 import onecycle
 from onecycle.errors import RecipeError
-from onecycle.run import find_lr, record
-from onecycle.run.find_lr import Sweep, choose_sweep
-from onecycle.training import suggest
+from onecycle.run import find_lr, range_test, record
+from onecycle.run.range_test import Point, Sweep, choose_sweep
+from onecycle.training import steer, suggest
 
 # What is asked for ---------------------------------------------------------------------------
 
@@ -19,7 +20,9 @@ from onecycle.training import suggest
     ("images", "steps"), [(100, 90), (32 * 97, 97), (32 * 97 + 1, 98), (32 * 5000, 200)]
 )
 def test_a_test_costs_an_epoch_within_limits(make_recipe, images, steps):
-    assert choose_sweep(make_recipe(), images) == Sweep(1e-5, 1.0, steps)
+    """Its steered part included."""
+    assert choose_sweep(make_recipe(), images) == Sweep(1e-5, 1.0, steps - steer.STEPS)
+    assert steer.steered(make_recipe(), images).total_steps <= steer.STEPS
 
 
 def test_a_test_per_epoch_goes_around_the_recipes_peak(make_recipe):
@@ -68,8 +71,8 @@ def test_the_folder_holds_curve_picture_and_findings(digits_test):
     assert (digits_test.path / record.LR_PLOT).read_bytes().startswith(b"\x89PNG")
     rows = digits_test.points
     assert {row["seed"] for row in rows} == {0, 1}
-    for seed in (0, 1):
-        mine = [row for row in rows if row["seed"] == seed]
+    for seed, steered in product((0, 1), (0, 1)):
+        mine = [row for row in rows if (row["seed"], row["steered"]) == (seed, steered)]
         assert [row["smoothed"] for row in mine] == list(suggest.smooth([r["loss"] for r in mine]))
     assert found["seeds"] == [0, 1]
     assert found["sweep"] == {
@@ -84,7 +87,10 @@ def test_the_folder_holds_curve_picture_and_findings(digits_test):
 def test_the_rates_for_one_cycle_follow_from_the_chosen_rule(digits_test):
     found = digits_test.found
     chosen = next(s for s in found["suggestions"] if s["rule"] == suggest.CHOSEN == found["rule"])
-    assert len(chosen["lrs"]) == 2
+    assert chosen["lrs"] == [
+        steer.read([r["lr"] for r in digits_test.points if r["seed"] == seed and r["steered"]])
+        for seed in (0, 1)
+    ]
     assert digits_test.lr_max == float(f"{np.sqrt(np.prod(chosen['lrs'])):.2g}")
     assert digits_test.suggestions[suggest.CHOSEN] == chosen["lr"]
     assert 1e-3 < digits_test.lr_max < 0.3
@@ -122,7 +128,7 @@ def test_a_test_per_epoch_takes_the_rate_of_the_highest_accuracy(make_recipe):
 
     def judged(*accuracies):
         rates = np.linspace(0.01, 0.05, 5).tolist()
-        points = [find_lr.Point(lr, 2.0, a) for lr, a in zip(rates, accuracies, strict=True)]
+        points = [Point(lr, 2.0, a) for lr, a in zip(rates, accuracies, strict=True)]
         return find_lr.judge([find_lr.Curve(0, tuple(points))], sweep, recipe)
 
     found = judged(0.2, 0.3, 0.4, 0.3, 0.2)
@@ -145,10 +151,11 @@ def test_data_with_a_validation_part_is_not_judged_on_it(coloured, tmp_path):
 
 def test_a_recipe_of_muon_gets_its_curve_and_no_rate(tmp_path):
     settings = ["model.width=4", "batch_size=24", "ghost_batch=24", "augment.pad=2"]
-    with pytest.raises(RecipeError, match=r"too high for muon, .* keep its own rate"):
+    with pytest.raises(RecipeError, match=r"no good for muon, .* keep its own rate"):
         onecycle.find_lr("fast", **QUICK | {"settings": settings}, steps=10)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert len(record.read_table(folder / record.LR_TABLE)) == 10
+    rows = record.read_table(folder / record.LR_TABLE)
+    assert sum(row["steered"] == 0 for row in rows) == 10
     found = json.loads((folder / record.LR_FOUND).read_text())
     assert found["lr_max"] is None and (folder / record.LR_PLOT).exists()
 
@@ -163,8 +170,8 @@ def test_seeds_there_must_be(tmp_path):
 
 
 def test_training_takes_the_rate_that_a_test_finds_and_keeps_both(tmp_path, monkeypatch):
-    monkeypatch.setattr(find_lr, "FEWEST", 50)
-    monkeypatch.setattr(find_lr, "MOST", 50)
+    monkeypatch.setattr(range_test, "FEWEST", 50 + steer.STEPS)
+    monkeypatch.setattr(range_test, "MOST", 50 + steer.STEPS)
     options = {**QUICK, "epochs": 0.05}
     run = onecycle.train(**options, lr="auto", val_fraction=0.1)
     assert run.path.name == "digits+custom-1"

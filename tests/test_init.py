@@ -19,6 +19,7 @@ from onecycle.run import find_lr, initial, record, reopen
 from onecycle.run.conduct import conduct
 from onecycle.run.events import Progress
 from onecycle.run.job import Job
+from onecycle.run.range_test import choose_sweep
 from onecycle.use import pretrained
 
 # With these the weights stay as they were, so that one sees what they were.
@@ -96,7 +97,7 @@ def test_the_range_test_begins_with_the_weights_too(tiny, make_recipe, machine, 
     begin = initial.Initial({}, (), {})
     monkeypatch.setattr(initial.Initial, "put_into", lambda self, model: seen.append(model))
     job = Job(make_recipe(), tiny, machine, 0, None, init=begin)
-    sweep = find_lr.choose_sweep(job.recipe, len(tiny.train))
+    sweep = choose_sweep(job.recipe, len(tiny.train))
     find_lr.curves(job, [0], sweep, lambda *_: None)
     assert len(seen) == 1
 

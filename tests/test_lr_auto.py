@@ -26,7 +26,7 @@ def test_a_peak_that_is_far_off_with_one_seed_is_tried_with_no_other(tmp_path):
 def test_a_test_that_found_nothing_is_a_dash():
     peaks = bench.OPTIMIZERS["sgd"][1]
     picked = [{"optimizer": "sgd", "seed": 0, "peak": p, "accuracy": 0.5 + p / 10} for p in peaks]
-    refused = {"lr_max": None, "suggestions": [{"rule": "descent", "lr": None}]}
+    refused = {"lr_max": None, "suggestions": [{"rule": "steered", "lr": None}]}
     found = {"optimizer": "sgd", "seed": 0, "peak": None, "accuracy": 0.0, "found": refused}
     assert (
         bench.difference([*picked, found], "sgd") == "| sgd | 1 | 60.00 | - | 0.00 | -60.00 ± nan |"

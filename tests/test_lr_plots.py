@@ -19,12 +19,12 @@ def rows_of(seeds=(0, 1), val=False, count=40):
 
 def found_of(seeds=(0, 1), per_epoch=False, linear=False):
     return {
-        "rule": "descent",
+        "rule": "steered",
         "seeds": list(seeds),
         "sweep": {"per_epoch": per_epoch, "linear": linear},
         "diverged_at": [0.5, None][: len(seeds)],
         "suggestions": [
-            {"rule": "descent", "lr": 1e-2, "lrs": [5e-3, 2e-2][: len(seeds)], "refused": ""},
+            {"rule": "steered", "lr": 1e-2, "lrs": [5e-3, 2e-2][: len(seeds)], "refused": ""},
             {"rule": "valley", "lr": 1e-3, "lrs": [1e-3, 1e-3][: len(seeds)], "refused": ""},
             {"rule": "slide", "lr": None, "lrs": [], "refused": "at the low edge"},
         ],
@@ -48,13 +48,13 @@ def test_losses_raw_and_smoothed_over_the_logarithm_of_the_rate():
         assert [row["smoothed"] for row in mine] in drawn
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names[:2] == ["loss of the batch", "smoothed"] and len(names) == len(set(names))
-    assert axes.get_ylim()[1] < 10, "what follows the divergence doesn't flatten the descent"
+    assert axes.get_ylim()[1] < 10, "what follows the divergence doesn't flatten the steered"
 
 
 def test_suggestions_are_marked_with_their_spread_and_the_taken_one_is_named():
     figure = lr_plots.range_test(rows_of(), found_of())
     drawn = lines(figure)
-    assert drawn["descent: 0.01 (taken)"].get_xdata()[0] == 1e-2
+    assert drawn["steered: 0.01 (taken)"].get_xdata()[0] == 1e-2
     assert drawn["valley: 0.001"].get_xdata()[0] == 1e-3
     assert not any("slide" in name for name in drawn)
     bands = [patch.get_x() for patch in figure.axes[0].patches]

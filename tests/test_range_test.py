@@ -17,10 +17,11 @@ from onecycle.evaluation import metrics
 from onecycle.evaluation.predict import probabilities
 from onecycle.model.build import build
 from onecycle.run import find_lr
-from onecycle.run.find_lr import Sweep, choose_sweep, range_test
 from onecycle.run.job import Job
-from onecycle.training import suggest
+from onecycle.run.range_test import Sweep, choose_sweep, range_test, steered_test
+from onecycle.training import steer, suggest
 from onecycle.training.loop import fit
+from onecycle.training.schedule import Knot, Timetable
 from onecycle.training.state import create
 
 SGD = ("optimizers={sgd={momentum=0.9}}", 'groups=[{match="*",optimizer="sgd",weight_decay=5e-4}]')
@@ -46,6 +47,7 @@ def test_lightning_6675_a_test_leaves_the_model_as_it_was_diverged_or_not(
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     points = list(range_test(state, tiny, recipe, machine, 0, Sweep(1e-3, end, 8)))
     assert len(points) > 2 if end == 1 else len(points) < 8, "one that diverges ends early"
+    assert len(list(steered_test(state, tiny, recipe, machine, 0))) > 2
     assert bits(state) == before
     assert rates == [g["lr"] for optimizer in state.optimizers for g in optimizer.param_groups]
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -66,6 +68,34 @@ def test_a_test_is_training_at_other_rates(tiny, make_recipe, machine):
     assert [p.lr for p in points] == pytest.approx(np.geomspace(1e-4, 1e-2, 9), rel=1e-12)
 
 
+def test_a_steered_test_is_training_at_the_rates_that_its_updates_ask_for(
+    tiny, make_recipe, machine
+):
+    """Trained at the same rates, weights change as it says, and by the share that it is for."""
+    recipe = make_recipe("schedule.peak_epoch=12", "epochs=24")
+    state = create(recipe, tiny, machine, seed=2)
+    points = list(steered_test(state, tiny, recipe, machine, 2))
+    assert len(points) == 3 * 12
+    rates = [Knot(i, point.lr) for i, point in enumerate(points)]
+    weights = [p.detach() for p in state.model.parameters() if p.ndim > 1]
+    before = [weight.clone() for weight in weights]
+    for step, point in zip(
+        fit(state, tiny, recipe, machine, 2, Timetable(tuple(rates), 3, 36)), points, strict=True
+    ):
+        assert (step.lr, float(step.loss)) == (point.lr, point.loss)
+        changes = [
+            float((new - old).norm() / old.norm()) for new, old in zip(weights, before, strict=True)
+        ]
+        assert point.update == pytest.approx(np.sort(changes)[(len(changes) - 1) // 2], rel=1e-5)
+        before = [weight.clone() for weight in weights]
+    helm = steer.Helm()
+    for point in points:
+        assert point.lr == helm.lr
+        helm.turn(point.update)
+    last = [point.update for point in points[-12:]]
+    assert 0.7 * steer.SHARE < np.mean(last) < 1.3 * steer.SHARE
+
+
 def test_the_same_seed_gives_the_same_curve_in_one_call_or_several(tiny, make_recipe, machine):
     job = Job(make_recipe(), tiny, machine, 0, None)
     sweep = Sweep(1e-4, 1e-1, 6)
@@ -75,9 +105,15 @@ def test_the_same_seed_gives_the_same_curve_in_one_call_or_several(tiny, make_re
     assert together == alone
     assert together[0].points != together[1].points
     assert [(seed, number) for seed, number, _ in seen] == [
-        (s, n + 1) for s in (3, 4) for n in range(6)
+        (s, n + 1) for s in (3, 4) for n in range(6 + len(alone[0].steered))
     ]
-    assert [point for _, _, point in seen] == [*alone[0].points, *alone[1].points]
+    assert len(alone[0].steered) >= steer.RISE
+    assert [point for _, _, point in seen] == [
+        *alone[0].points,
+        *alone[0].steered,
+        *alone[1].points,
+        *alone[1].steered,
+    ]
 
 
 def peer_curve(recipe, data, seed, sweep, optimizer):

@@ -83,11 +83,6 @@ def test_minimum_and_its_tenth():
     assert found.lrs == (pytest.approx(1e-3),)
 
 
-def test_descent_is_where_nine_tenths_are_done():
-    assert suggest.descent(TEN, losses(11, 11, 9, 5, 2.1, 2, 1.9, 1, 8, 9)) == 5
-    assert suggest.descent(TEN, losses(11, 12, 13, 8, 1, 1.5, 1, 8, 9, 9)) == 4
-
-
 def test_slide_stops_where_the_slopes_agree():
     """A line, then a cliff over the last points: the window slides left until both its ends lie
     on the line, and the answer is the left end just before."""
@@ -157,6 +152,7 @@ def curve_of(name, count=100):
 
 
 LRS = np.logspace(-5, 0, 100).tolist()
+LOWEST = suggest.Rule(suggest.minimum)
 
 
 @pytest.mark.parametrize("rule", [name for name in RULES if name != "slide"])
@@ -166,7 +162,7 @@ def test_each_rule_finds_a_rate_on_the_way_down_a_plain_valley(rule):
     assert 1e-4 < found.lr < 10 ** (-5 + 5 * 0.75)
 
 
-@pytest.mark.parametrize("rule", ["descent", "minimum/10"])
+@pytest.mark.parametrize("rule", ["minimum/10"])
 def test_a_rate_at_the_high_edge_is_refused_with_what_to_change(rule):
     curve = curve_of("falls to the end")
     found = suggest.suggest(rule, RULES[rule], [read(LRS, curve)])
@@ -176,10 +172,10 @@ def test_a_rate_at_the_high_edge_is_refused_with_what_to_change(rule):
 
 def test_the_high_end_is_no_edge_once_the_loss_has_risen_again():
     values = np.concatenate([np.linspace(3, 1, 90), np.linspace(1, 1.4, 10)])
-    found = suggest.suggest("descent", RULES["descent"], [judged(np.array(LRS), values)])
-    assert found.lrs == (LRS[81],)
+    found = suggest.suggest("lowest", LOWEST, [judged(np.array(LRS), values)])
+    assert found.lrs == (LRS[89],)
     values[90:] = 1.1  # not yet by a tenth of the fall
-    assert suggest.suggest("descent", RULES["descent"], [judged(np.array(LRS), values)]).refused
+    assert suggest.suggest("lowest", LOWEST, [judged(np.array(LRS), values)]).refused
 
 
 @pytest.mark.parametrize("rule", ["steepest", "minimum/10"])

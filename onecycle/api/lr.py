@@ -16,9 +16,11 @@ from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
 from onecycle.run import record
-from onecycle.run.find_lr import Sweep, choose_sweep, curves, judge, rows
+from onecycle.run.find_lr import curves, judge, rows
 from onecycle.run.job import Job
 from onecycle.run.memory import explained
+from onecycle.run.range_test import Sweep, choose_sweep
+from onecycle.training import steer
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def with_found_rates(job: Job, show: progress.Show) -> Recipe:
 
 def sweep_into(job: Job, sweep: Sweep, seeds: int, show: progress.Show) -> RangeTest:
     """Do the range test of `job` and keep it in its folder; raises as `find_lr`."""
-    show.sweeping(job, sweep, seeds)
+    steered = steer.steered(job.recipe, len(job.dataset.train)).total_steps
+    show.sweeping(job, sweep, 0 if sweep.per_epoch else steered, seeds)
     with show, explained(job.recipe, job.machine):
         made = curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
     table = [row for curve in made for row in rows(curve)]

@@ -13,26 +13,46 @@ COLOURS = (JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9")  # of the rules
 
 
 def range_test(rows: Rows, found: dict[str, Any]) -> Figure:
-    """A range test of one or several seeds: the loss, or with a rate an epoch the accuracy.
+    """A range test of one or several seeds: the loss and the rates that were steered to.
 
-    `rows` are those of `lr_find.csv`, `found` is what `lr_find.json` holds.
+    With a rate an epoch the accuracy. `rows` are those of `lr_find.csv`, `found` is what
+    `lr_find.json` holds.
     """
-    figure = blank(7.4, 4.4)
-    axes = figure.subplots()
+    swept = [row for row in rows if not row.get("steered")]
+    steered = [row for row in rows if row.get("steered")]
+    figure = blank(11.4 if steered else 7.4, 4.4)
+    axes, *more = figure.subplots(1, 2 if steered else 1, squeeze=False)[0]
     per_epoch = found["sweep"]["per_epoch"]
     draw = _accuracies if per_epoch else _losses
     for seed in found["seeds"]:
-        draw(axes, [row for row in rows if row["seed"] == seed], first=seed == found["seeds"][0])
+        draw(axes, [row for row in swept if row["seed"] == seed], first=seed == found["seeds"][0])
     if not per_epoch:
-        _limit(axes, rows)
+        _limit(axes, swept)
     _suggestions(axes, found)
     axes.set_xlabel("learning rate")
     if not found["sweep"]["linear"]:
         axes.set_xscale("log")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    for right in more:
+        _steered(right, steered, found)
+    for each in (axes, *more):
+        each.grid(alpha=0.3)
+        each.spines[["top", "right"]].set_visible(False)
+        each.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _steered(axes: Axes, rows: Rows, found: dict[str, Any]) -> None:
+    """The rate at each step of the steered part, and what was taken of it."""
+    for seed in found["seeds"]:
+        lrs = [row["lr"] for row in rows if row["seed"] == seed]
+        name = "rate" if seed == found["seeds"][0] else None
+        axes.plot(range(1, len(lrs) + 1), lrs, color=TRAIN, linewidth=1.8, label=name)
+    if found["lr_max"]:
+        name = f"lr_max: {found['lr_max']:.2g}"
+        axes.axhline(found["lr_max"], color=COLOURS[0], linewidth=2.2, label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("step of the steered part")
+    axes.set_ylabel("learning rate")
 
 
 def _losses(axes: Axes, rows: Rows, first: bool) -> None:

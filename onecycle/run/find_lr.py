@@ -1,130 +1,25 @@
-"""The learning-rate range test (Smith, 2015): `fit` on a copy, with rates that rise."""
+"""What a learning-rate range test found: its curves, and the rates that follow from them."""
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from onecycle.datasets.dataset import Dataset
-from onecycle.datasets.feed import Feed
-from onecycle.errors import RecipeError
-from onecycle.evaluation import metrics
-from onecycle.evaluation.predict import probabilities
-from onecycle.machine import Machine
-from onecycle.recipe import book, schedules
+from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.run.job import Job
+from onecycle.run.range_test import Point, Sweep, range_test, steered_test
 from onecycle.training import state as states
-from onecycle.training import suggest
-from onecycle.training.loop import Step, fit
-from onecycle.training.schedule import Knot, Timetable, steps_per_epoch
-from onecycle.training.state import TrainState
-
-START, END = 1e-5, 1.0  # of a test per batch
-FEWEST, MOST = 90, 200  # steps of a test per batch, by default
-FEWEST_GIVEN = 10  # steps that may be asked for
-LOW, HIGH = 0.2, 2.0  # times the recipe's own peak: start and end of a test per epoch
-EPOCHS, FEWEST_EPOCHS = 10, 3
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The rates of a range test: `steps` from `start` to `end`, each for a batch or an epoch."""
-
-    start: float
-    end: float
-    steps: int
-    linear: bool = False
-    per_epoch: bool = False
-
-    def timetable(self, recipe: Recipe, images: int) -> Timetable:
-        """The rate at each step of a test over `images` training images."""
-        per_epoch = steps_per_epoch(recipe, images)
-        return Timetable(
-            (Knot(0, self.start), Knot(self.steps - 1, self.end)),
-            per_epoch,
-            self.steps * (per_epoch if self.per_epoch else 1),
-            "linear" if self.linear else "exponential",
-            "epoch" if self.per_epoch else "batch",
-        )
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a batch or an epoch saw at its rate. Losses in nats, accuracies as fractions.
-
-    The figures on the validation part, where there is one, are taken after the last step.
-    """
-
-    lr: float
-    loss: float
-    accuracy: float
-    val_loss: float | None = None
-    val_accuracy: float | None = None
-
-    @property
-    def judged(self) -> tuple[float, float]:
-        """The loss and accuracy that count: on the validation part where there is one."""
-        if self.val_loss is None or self.val_accuracy is None:
-            return self.loss, self.accuracy
-        return self.val_loss, self.val_accuracy
-
-
-def range_test(
-    state: TrainState,
-    dataset: Dataset,
-    recipe: Recipe,
-    machine: Machine,
-    seed: int,
-    sweep: Sweep,
-    feed: Feed | None = None,
-) -> Iterator[Point]:
-    """Train a copy of `state` at the rates of `sweep`, yielding at each; `state` stays as it is.
-
-    All but the rate is as in training: augmentation, precision, ghost batches, decay, momentum.
-    A test per batch ends early when it has diverged (`suggest.diverged`), and any test does when
-    a loss is not finite.
-    """
-    trial = copy.deepcopy(state)
-    trial.step = 0
-    table = sweep.timetable(recipe, len(dataset.train))
-    pending: list[Step] = []
-    losses: list[float] = []
-    for step in fit(trial, dataset, recipe, machine, seed, table, feed=feed):
-        pending.append(step)
-        if sweep.per_epoch and step.step % table.steps_per_epoch:
-            continue
-        point = _point(pending, trial, dataset, machine)
-        pending = []
-        losses.append(point.judged[0])
-        yield point
-        if not math.isfinite(losses[-1]) or (not sweep.per_epoch and suggest.diverged(losses)):
-            return
-
-
-def _point(steps: list[Step], trial: TrainState, dataset: Dataset, machine: Machine) -> Point:
-    images = sum(step.images for step in steps)
-    loss = sum(float(step.loss) * step.images for step in steps) / images
-    accuracy = sum(int(step.correct) for step in steps) / images
-    if not dataset.val:
-        return Point(steps[0].lr, loss, accuracy)
-    predicted = probabilities(trial.model, dataset.val, machine)
-    if not np.isfinite(predicted).all():
-        return Point(steps[0].lr, loss, accuracy, math.inf, 0.0)
-    labels = dataset.val.labels
-    judged = metrics.loss(predicted, labels), metrics.accuracy(predicted, labels)
-    return Point(steps[0].lr, loss, accuracy, *judged)
+from onecycle.training import steer, suggest
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The range test of one seed, in order of the rates."""
+    """The range test of one seed: its sweep, in order of the rates, and its steered part."""
 
     seed: int
     points: tuple[Point, ...]
+    steered: tuple[Point, ...] = ()
 
     @property
     def lrs(self) -> list[float]:
@@ -154,62 +49,52 @@ def curves(
         state = states.create(job.recipe, job.dataset, job.machine, seed)
         if job.init:
             job.init.put_into(state.model)
-        points: list[Point] = []
-        for point in range_test(
-            state, job.dataset, job.recipe, job.machine, seed, sweep, job.feed(seed)
-        ):
-            points.append(point)
-            seen(seed, len(points), point)
-        found.append(Curve(seed, tuple(points)))
+        trial = (state, job.dataset, job.recipe, job.machine, seed)
+        swept: list[Point] = []
+        steered: list[Point] = []
+        for point in range_test(*trial, sweep, job.feed(seed)):
+            swept.append(point)
+            seen(seed, len(swept), point)
+        if not sweep.per_epoch:
+            for point in steered_test(*trial, job.feed(seed)):
+                steered.append(point)
+                seen(seed, sweep.steps + len(steered), point)
+        found.append(Curve(seed, tuple(swept), tuple(steered)))
     return found
-
-
-def choose_sweep(
-    recipe: Recipe,
-    images: int,
-    start: float | None = None,
-    end: float | None = None,
-    steps: int | None = None,
-    linear: bool = False,
-    per_epoch: bool = False,
-) -> Sweep:
-    """What is asked for, and what is sensible where nothing is. Raises RecipeError.
-
-    A test per batch takes the steps of an epoch, but at least `FEWEST` and at most `MOST`; one
-    per epoch goes around the recipe's own peak.
-    """
-    if per_epoch:
-        peak = schedules.peak(recipe.to_dict()["schedule"])
-        low, high, usual, fewest = LOW * peak, HIGH * peak, EPOCHS, FEWEST_EPOCHS
-    else:
-        low, high, fewest = START, END, FEWEST_GIVEN
-        usual = min(max(steps_per_epoch(recipe, images), FEWEST), MOST)
-    start, end = low if start is None else start, high if end is None else end
-    steps = usual if steps is None else steps
-    if not 0 < start < end < math.inf:
-        raise RecipeError(f"--start {start:g} --end {end:g}: the rates must rise from above 0")
-    if steps < fewest:
-        raise RecipeError(f"--steps {steps}: give at least {fewest}")
-    return Sweep(start, end, steps, linear or per_epoch, per_epoch)
 
 
 def unjudged(recipe: Recipe) -> str:
     """Why no rule can be trusted to find the peak of `recipe`, or nothing."""
     if any(group.optimizer == "muon" for group in recipe.groups):
         return (
-            f"the rules are for sgd, adam and adamw, and find rates too high for muon, by which "
-            f"{recipe.name} learns: keep its own rate, or give a number"
+            f"the rules are for sgd, adam and adamw, and no good for muon, by which {recipe.name} "
+            "learns: keep its own rate, or give a number"
         )
     return ""
 
 
 def rows(curve: Curve) -> list[dict[str, float]]:
-    """The rows that `lr_find.csv` has of `curve`."""
+    """The rows that `lr_find.csv` has of `curve`; with `steered` 1 those of its steered part."""
     table = []
-    for point, smoothed in zip(curve.points, suggest.smooth(curve.losses), strict=True):
-        seen = {key: value for key, value in asdict(point).items() if value is not None}
-        table.append({"seed": curve.seed, **seen, "smoothed": smoothed})
+    for steered, points in enumerate((curve.points, curve.steered)):
+        smooth = suggest.smooth([point.judged[0] for point in points])
+        for point, smoothed in zip(points, smooth, strict=True):
+            seen = {key: value for key, value in asdict(point).items() if value is not None}
+            part = {"steered": steered} if curve.steered else {}
+            table.append({"seed": curve.seed, **part, **seen, "smoothed": smoothed})
     return table
+
+
+def found_by_steering(curves: list[Curve]) -> suggest.Suggestion:
+    """The rate that each steered part came to; refused if the loss of one was lost."""
+    for curve in curves:
+        last = curve.steered[-1]
+        if not math.isfinite(last.judged[0]):
+            return suggest.Suggestion(
+                suggest.CHOSEN, (), f"not to be had: the loss was lost at {last.lr:.2g}"
+            )
+    rates = [steer.read([point.lr for point in curve.steered]) for curve in curves]
+    return suggest.Suggestion(suggest.CHOSEN, tuple(rates))
 
 
 def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
@@ -222,11 +107,13 @@ def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
     if sweep.per_epoch:
         rules, chosen, problem = suggest.PER_EPOCH, "highest accuracy", ""
         tests = [suggest.read_epochs(curve.lrs, curve.accuracies) for curve in curves]
+        made = []
     else:
         rules, chosen = suggest.RULES, suggest.CHOSEN
         tests = [suggest.read(curve.lrs, curve.losses) for curve in curves]
         problem = suggest.flat(tests)
-    made = [suggest.suggest(name, rule, tests) for name, rule in rules.items()]
+        made = [found_by_steering(curves)]
+    made += [suggest.suggest(name, rule, tests) for name, rule in rules.items()]
     taken = next(each for each in made if each.rule == chosen)
     refused = taken.refused and f"the rate by '{chosen}' is {taken.refused}"
     problem = unjudged(recipe) or problem or refused

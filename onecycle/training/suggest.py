@@ -19,7 +19,6 @@ FIRST, LAST = 0.1, 0.05  # parts of a curve that no rule looks at, as in fastai
 LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at in which a rate is refused
 TURN = 0.1  # part of its fall by which a loss must rise again for its end to be no edge
 LEAST_FALL, NOISES = 0.05, 4.0  # of the first loss, and of its noise: less is no fall
-DONE = 0.9  # part of the fall at which `descent` finds the rate
 SLIDE_WIDTH, SLIDE_SLOPE = 15, 0.005  # fastai's
 
 
@@ -78,15 +77,6 @@ def slide(lrs: Values, losses: Values) -> int:
     return found
 
 
-def descent(lrs: Values, losses: Values) -> int:
-    """Where nine tenths of the way from the first loss to the lowest are done.
-
-    On the near side of the bottom, which may be flat over decades (Adam's often is), so that noise
-    moves it little; chosen by bench/lr_auto.py, and for Adam and SGD alike.
-    """
-    return int(np.argmax(losses <= losses[0] - DONE * (losses[0] - losses.min())))
-
-
 @dataclass(frozen=True)
 class Rule:
     """How a rate is found: the index of one, what it is multiplied by, the points it needs."""
@@ -97,13 +87,12 @@ class Rule:
 
 
 RULES = {
-    "descent": Rule(descent),
     "steepest": Rule(steepest),
     "valley": Rule(valley),
     "minimum/10": Rule(minimum, 0.1),
     "slide": Rule(slide, points=SLIDE_WIDTH + 2),
 }
-CHOSEN = "descent"  # what lr_max is taken from
+CHOSEN = "steered"  # what lr_max is taken from: training/steer.py
 PER_EPOCH = {"highest accuracy": Rule(minimum)}  # of what `read_epochs` gives
 
 
