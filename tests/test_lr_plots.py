@@ -92,3 +92,21 @@ def test_a_test_that_found_nothing_and_blew_up_can_be_drawn(tmp_path, good):
     found = {**found_of((0,)), "suggestions": []}
     figure = lr_plots.range_test(rows, found)
     figure.savefig(tmp_path / "drawn.png")
+
+
+def test_the_rates_that_were_steered_to_stand_beside_the_sweep():
+    """Of each seed by the step, with the rate that was taken; they are no part of the sweep."""
+    rows = [{**row, "steered": 0, "update": 0.001} for row in rows_of()]
+    rates = {0: [1e-5, 1e-3, 4e-3], 1: [1e-5, 2e-3, 9e-3]}
+    for seed, lrs in rates.items():
+        extra = {"seed": seed, "loss": 9.0, "accuracy": 0.1, "smoothed": 9.0, "steered": 1}
+        rows += [{**extra, "lr": lr, "update": 0.02} for lr in lrs]
+    left, right = lr_plots.range_test(rows, {**found_of(), "lr_max": 6e-3}).axes
+    drawn = [list(line.get_ydata()) for line in right.lines]
+    assert drawn == [*rates.values(), [6e-3, 6e-3]]
+    assert list(right.lines[0].get_xdata()) == [1, 2, 3] and right.get_yscale() == "log"
+    names = [text.get_text() for text in right.get_legend().get_texts()]
+    assert names == ["rate", "lr_max: 0.006"]
+    assert not any(9.0 in list(line.get_ydata()) for line in left.lines)
+    nothing = lr_plots.range_test(rows, {**found_of(), "lr_max": None}).axes[1]
+    assert len(nothing.lines) == 2

@@ -53,7 +53,11 @@ class RangeTest:
 
     @property
     def points(self) -> list[dict[str, float]]:
-        """A row a rate and seed: seed, lr, loss, accuracy and smoothed loss."""
+        """A row a rate and seed: seed, lr, loss, accuracy and smoothed loss.
+
+        Of a test per batch also `update`, the share of themselves by which the step changed the
+        weights, and whether the row is `steered` (1) or of the sweep (0).
+        """
         return record.read_table(self.path / record.LR_TABLE)
 
     def curve(self) -> Figure:
@@ -83,18 +87,21 @@ def find_lr(
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> RangeTest:
-    """Train a copy of `recipe` at rising rates, and return what rates for one cycle follow.
+    """Train copies of `recipe` at rising and at steered rates; return the rates for one cycle.
 
     `steps` rates from `start` to `end`, a batch each and evenly apart in their logarithm (by
-    `linear` in themselves), until the loss diverges; with `per_epoch` an epoch each, evenly apart,
-    judged by accuracy. It is repeated for `seeds` seeds from `seed`. `val_fraction` of the training
-    images is held out to judge on instead of the batches; the test part is never read. `out` names
-    the folder for `lr_find.csv`, `.png` and `.json`, by default the next `runs/<recipe>-lr-<n>`.
+    `linear` in themselves), until the loss diverges; then a second copy at rates steered so that
+    each step changes the weights by 2 % of themselves, from which the peak is taken
+    (`onecycle/training/steer.py`). With `per_epoch` an epoch for each of `steps` rates, evenly
+    apart, judged by accuracy. It is repeated for `seeds` seeds from `seed`. `val_fraction` of the
+    training images is held out to judge on instead of the batches; the test part is never read.
+    `out` names the folder for `lr_find.csv`, `.png` and `.json`, by default the next
+    `runs/<recipe>-lr-<n>`.
     The other arguments are as in `train`.
 
-    Raises RecipeError, saying what to change, where the loss did not fall, the rate lies at the
-    edge of those swept, or the recipe learns by Muon, which no rule is good for (the files are
-    written all the same); DataError, DiskError.
+    Raises RecipeError, saying what to change, where the loss did not fall or was lost, the rate of
+    a test per epoch lies at the edge of those swept, or the recipe learns by Muon, which no rule is
+    good for (the files are written all the same); DataError, DiskError.
     """
     setup = Setup(
         choose_recipe(recipe, data, epochs, settings),

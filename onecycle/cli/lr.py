@@ -31,7 +31,7 @@ def find_lr(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Find the peak rate: train a copy at rising rates, plot the loss, and read it by known rules.
+    """Find the peak rate: train copies at rising and at steered rates, and plot what they show.
 
     Parameters
     ----------
@@ -41,9 +41,10 @@ def find_lr(
     start:
         The first rate.
     end:
-        The last rate; a test per batch ends earlier if it diverges.
+        The last rate; a sweep over batches ends earlier if it diverges.
     steps:
-        How many rates: batches, by default an epoch's, but 90 to 200; or epochs, by default 10.
+        How many rates: batches, by default so many that with the at most 45 steered ones they are
+        an epoch's, but 90 to 200; or epochs, by default 10.
     linear:
         Rates evenly apart, not their logarithms.
     per_epoch:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-SMOOTHING = 0.9  # part of the past that is kept
+SMOOTHING = 0.8  # part of the past that is kept
 WORSE = 1.5  # times the lowest loss: diverged
 FIRST, LAST = 0.1, 0.05  # parts of a curve that no rule looks at, as in fastai
 LOW_EDGE, HIGH_EDGE = 0.1, 0.2  # parts of what the rules look at in which a rate is refused
@@ -25,8 +25,8 @@ SLIDE_WIDTH, SLIDE_SLOPE = 15, 0.005  # fastai's
 def smooth(losses: Sequence[float]) -> Values:
     """The exponential moving average of `losses`, each divided by the weight it is made of.
 
-    That is fastai's and Gugger's (2018), with 0.9 of the past kept instead of 0.98: a test here has
-    about 100 points, in which 0.98 would be an average over half of them.
+    That is fastai's and Gugger's (2018), with 0.8 of the past kept instead of 0.98: a sweep has
+    about 50 points here, and 0.98 would be an average over all of them.
     """
     average, smoothed = 0.0, []
     for i, loss in enumerate(losses):
