@@ -90,7 +90,7 @@ def test_the_range_test_of_the_run_is_shown(make_run, drawn_at_once):
     record.write_table(run / record.LR_TABLE, rows)
     suggestion = {"rule": "steepest", "lr": 1e-3, "lrs": [1e-3], "refused": None}
     found = {"seeds": [0], "sweep": {"per_epoch": False, "linear": False}, "rule": "steepest"}
-    found |= {"suggestions": [suggestion], "diverged_at": [None]}
+    found |= {"lr_max": 1e-3, "suggestions": [suggestion], "diverged_at": [None]}
     files.write_json(run / record.LR_FOUND, found)
     assert "Range test" in Parsed(onecycle.report(run, quiet=True).path).text
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from onecycle.training import steer
-from onecycle.training.steer import Helm, Updates, read, steered
+from onecycle.training.steer import SHARE, Helm, Updates, astray, read, steered
 
 
 def model_of(*norms):
@@ -26,7 +26,7 @@ def change(model, *amounts):
             rest.add_(100)
 
 
-def test_an_update_is_the_median_of_what_the_weights_changed_by():
+def test_an_update_is_the_median_of_what_changed():
     model = model_of(1.0, 2.0, 4.0)
     updates = Updates(model)
     change(model, 0.5, 0.4, 0.4)  # 0.5, 0.2 and 0.1 of themselves
@@ -34,15 +34,12 @@ def test_an_update_is_the_median_of_what_the_weights_changed_by():
     assert updates.look() == 0, "nothing has changed since"
 
 
-def test_weights_of_zeros_and_weights_that_stay_are_extremes():
-    model = model_of(0.0, 2.0, 4.0)
+def test_weights_of_zeros_and_weights_that_stay_do_not_count():
+    model = model_of(0.0, 2.0, 4.0, 1.0, 1.0, 1e30)
     updates = Updates(model)
-    change(model, 0.1, 0.4, 0.0)
+    change(model, 0.1, 0.4, 0.0, 0.0, 0.0, math.inf)
     assert updates.look() == pytest.approx(0.2)
-    still = model_of(0.0, 2.0)
-    updates = Updates(still)
-    change(still, 0.0, 0.4)  # nothing of nothing is no share at all
-    assert updates.look() == pytest.approx(0.2)
+    assert Updates(nn.BatchNorm2d(3)).look() == 0
 
 
 def test_where_a_rate_has_a_constant_effect_the_share_rises_and_holds():
@@ -63,7 +60,7 @@ def test_a_rate_follows_its_effect_and_not_each_leap_of_it():
     assert helm.lr == pytest.approx(steer.SHARE / 20, rel=1e-3)
 
 
-@pytest.mark.parametrize("update", [0.0, math.nan])
+@pytest.mark.parametrize("update", [0.0, math.nan, math.inf])
 def test_a_step_that_changed_nothing_says_nothing(update):
     helm = Helm()
     helm.turn(update)
@@ -77,9 +74,9 @@ def test_a_step_that_changed_nothing_says_nothing(update):
     [
         (("schedule.peak_epoch=12", "epochs=24"), 36),  # three steps an epoch
         (("schedule.peak_epoch=16", "epochs=24"), 45),
-        (("schedule.peak_epoch=2", "epochs=24"), 10),
-        (('schedule={kind="constant",lr_peak=0.1}',), 10),
-        (('schedule={kind="cosine",lr_peak=0.1,lr_final=0.01}',), 10),
+        (("schedule.peak_epoch=2", "epochs=24"), 15),
+        (('schedule={kind="constant",lr_peak=0.1}',), 15),
+        (('schedule={kind="cosine",lr_peak=0.1,lr_final=0.01}',), 15),
         (
             (
                 "epochs=10",
@@ -98,3 +95,19 @@ def test_a_steered_test_is_as_long_as_the_recipes_own_warm_up(make_recipe, chang
 def test_the_rate_found_is_the_mean_of_the_last_fifth_by_logarithm():
     assert read([1.0] * 8 + [1e-2, 1e-4]) == pytest.approx(1e-3)
     assert read([1.0, 1e-2]) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(
+    ("lr", "losses", "update", "said"),
+    [
+        (0.1, [2.5] * 10 + [5.0] * 10, SHARE, ""),
+        (0.1, [2.5] * 10 + [11.0] * 20, SHARE, "the loss was lost at 0.1"),
+        (0.1, [2.5] * 19 + [math.nan], SHARE, "the loss was lost at 0.1"),
+        (0.1, [2.5] * 20, 0.0, "changed by 0 % a step at 0.1"),
+        (0.1, [2.5] * 20, 5 * SHARE, "changed by 10 % a step at 0.1"),
+        (14000.0, [1e-6] * 20, SHARE, "it ran away to 1.4e+04, where the loss was 1e-06"),
+    ],
+)
+def test_a_steered_test_that_went_astray_says_how(lr, losses, update, said):
+    why = astray([lr] * len(losses), losses, [update] * len(losses))
+    assert said in why and bool(why) == bool(said)

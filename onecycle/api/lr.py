@@ -16,7 +16,7 @@ from onecycle.recipe import book
 from onecycle.recipe.schema import Recipe
 from onecycle.reporting import lr_plots, plots
 from onecycle.run import record
-from onecycle.run.find_lr import curves, judge, rows
+from onecycle.run.find_lr import curves, judge, rows, steered_rows
 from onecycle.run.job import Job
 from onecycle.run.memory import explained
 from onecycle.run.range_test import Sweep, choose_sweep
@@ -53,16 +53,21 @@ class RangeTest:
 
     @property
     def points(self) -> list[dict[str, float]]:
-        """A row a rate and seed: seed, lr, loss, accuracy and smoothed loss.
-
-        Of a test per batch also `update`, the share of themselves by which the step changed the
-        weights, and whether the row is `steered` (1) or of the sweep (0).
-        """
+        """A row a rate and seed of the sweep: seed, lr, loss, accuracy and smoothed loss."""
         return record.read_table(self.path / record.LR_TABLE)
+
+    @property
+    def steered(self) -> list[dict[str, float]]:
+        """A row a steered step and seed; empty for a test per epoch.
+
+        seed, lr, loss, accuracy, and the share of themselves (`update`) that weights changed by.
+        """
+        path = self.path / record.LR_STEERED
+        return record.read_table(path) if path.is_file() else []
 
     def curve(self) -> Figure:
         """The loss (or accuracy) at each rate, with the rates found."""
-        return lr_plots.range_test(self.points, self.found)
+        return lr_plots.range_test(self.points, self.steered, self.found)
 
 
 def find_lr(
@@ -90,18 +95,18 @@ def find_lr(
     """Train copies of `recipe` at rising and at steered rates; return the rates for one cycle.
 
     `steps` rates from `start` to `end`, a batch each and evenly apart in their logarithm (by
-    `linear` in themselves), until the loss diverges; then a second copy at rates steered so that
-    each step changes the weights by 2 % of themselves, from which the peak is taken
+    `linear` in themselves), until the loss diverges; then a second copy at rates steered for
+    steps that change the weights by 2 % of themselves, from which the peak is taken
     (`onecycle/training/steer.py`). With `per_epoch` an epoch for each of `steps` rates, evenly
     apart, judged by accuracy. It is repeated for `seeds` seeds from `seed`. `val_fraction` of the
     training images is held out to judge on instead of the batches; the test part is never read.
-    `out` names the folder for `lr_find.csv`, `.png` and `.json`, by default the next
-    `runs/<recipe>-lr-<n>`.
+    `out` names the folder for `lr_find.csv`, `.png` and `.json` and `lr_steered.csv`, by default
+    the next `runs/<recipe>-lr-<n>`.
     The other arguments are as in `train`.
 
-    Raises RecipeError, saying what to change, where the loss did not fall or was lost, the rate of
-    a test per epoch lies at the edge of those swept, or the recipe learns by Muon, which no rule is
-    good for (the files are written all the same); DataError, DiskError.
+    Raises RecipeError, saying what to do, where steering went astray, the rate of a test per epoch
+    lies at the edge of those swept, or the recipe learns by Muon, which no rule is good for (the
+    files are written all the same); DataError, DiskError.
     """
     setup = Setup(
         choose_recipe(recipe, data, epochs, settings),
@@ -157,10 +162,13 @@ def sweep_into(job: Job, sweep: Sweep, seeds: int, show: progress.Show) -> Range
         made = curves(job, range(job.seed, job.seed + seeds), sweep, show.swept)
     table = [row for curve in made for row in rows(curve)]
     found = judge(made, sweep, job.recipe)
+    steered_table = [row for curve in made for row in steered_rows(curve)]
     record.write_table(job.folder / record.LR_TABLE, table)
+    if steered_table:
+        record.write_table(job.folder / record.LR_STEERED, steered_table)
     files.write_json(job.folder / record.LR_FOUND, found)
     picture = job.folder / record.LR_PLOT
-    plots.save(lr_plots.range_test(table, found), picture)
+    plots.save(lr_plots.range_test(table, steered_table, found), picture)
     if found["problem"]:
         raise RecipeError(f"range test: {found['problem']}; the curve is in {picture}")
     return RangeTest(job.folder)

@@ -55,10 +55,11 @@ def find_lr(
     seed:
         The first of them.
     val_fraction:
-        Hold out this part of the training images and judge each rate on it: the test takes longer,
-        and batch norm's running statistics lag behind.
+        Hold out this part of the training images and judge each rate of the sweep on it: the test
+        takes longer, and batch norm's running statistics lag behind.
     out:
-        The folder for lr_find.csv, .png and .json; by default the next free runs/RECIPE-lr-N.
+        The folder for lr_find.csv, .png and .json and lr_steered.csv; by default the next free
+        runs/RECIPE-lr-N.
     quiet:
         Show the result only.
     json_:

@@ -12,22 +12,20 @@ Rows = list[dict[str, float]]
 COLOURS = (JUDGED, RATE, "#CC79A7", "#E69F00", "#56B4E9")  # of the rules
 
 
-def range_test(rows: Rows, found: dict[str, Any]) -> Figure:
+def range_test(rows: Rows, steered: Rows, found: dict[str, Any]) -> Figure:
     """A range test of one or several seeds: the loss and the rates that were steered to.
 
-    With a rate an epoch the accuracy. `rows` are those of `lr_find.csv`, `found` is what
-    `lr_find.json` holds.
+    With a rate an epoch the accuracy. `rows` are those of `lr_find.csv`, `steered` those of
+    `lr_steered.csv`, `found` is what `lr_find.json` holds.
     """
-    swept = [row for row in rows if not row.get("steered")]
-    steered = [row for row in rows if row.get("steered")]
     figure = blank(11.4 if steered else 7.4, 4.4)
     axes, *more = figure.subplots(1, 2 if steered else 1, squeeze=False)[0]
     per_epoch = found["sweep"]["per_epoch"]
     draw = _accuracies if per_epoch else _losses
     for seed in found["seeds"]:
-        draw(axes, [row for row in swept if row["seed"] == seed], first=seed == found["seeds"][0])
+        draw(axes, [row for row in rows if row["seed"] == seed], first=seed == found["seeds"][0])
     if not per_epoch:
-        _limit(axes, swept)
+        _limit(axes, rows)
     _suggestions(axes, found)
     axes.set_xlabel("learning rate")
     if not found["sweep"]["linear"]:
@@ -91,7 +89,7 @@ def _suggestions(axes: Axes, found: dict[str, Any]) -> None:
     for each, colour in zip(found["suggestions"], COLOURS, strict=False):
         if each["refused"]:
             continue
-        chosen = each["rule"] == found["rule"]
+        chosen = found["lr_max"] and each["rule"] == found["rule"]
         name = f"{each['rule']}: {each['lr']:.2g}{' (taken)' if chosen else ''}"
         axes.axvline(
             each["lr"],

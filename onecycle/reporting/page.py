@@ -141,7 +141,12 @@ def _pictures(folder: Path, contents: Contents, summary: dict[str, Any]) -> dict
             "the table below has every layer.",
             False,
         ),
-        ("range_test", _range_test(folder), "Loss against learning rate in the range test.", False),
+        (
+            "range_test",
+            _range_test(folder),
+            "The range test: loss against learning rate, and the rates steered to.",
+            False,
+        ),
         ("schedule", contents.schedule, "Learning rate and momentum at each step.", False),
         (
             "curves",
@@ -187,7 +192,12 @@ def _range_test(folder: Path) -> Figure | None:
     if not (folder / record.LR_FOUND).is_file():
         return None
     rows = record.read_table(folder / record.LR_TABLE)
-    return lr_plots.range_test(rows, files.read_json(folder / record.LR_FOUND))
+    steered = folder / record.LR_STEERED
+    return lr_plots.range_test(
+        rows,
+        record.read_table(steered) if steered.is_file() else [],
+        files.read_json(folder / record.LR_FOUND),
+    )
 
 
 def _shown(png: bytes, alt: str, photo: bool) -> Shown:

@@ -1,6 +1,5 @@
 """What a learning-rate range test found: its curves, and the rates that follow from them."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -74,27 +73,34 @@ def unjudged(recipe: Recipe) -> str:
 
 
 def rows(curve: Curve) -> list[dict[str, float]]:
-    """The rows that `lr_find.csv` has of `curve`; with `steered` 1 those of its steered part."""
-    table = []
-    for steered, points in enumerate((curve.points, curve.steered)):
-        smooth = suggest.smooth([point.judged[0] for point in points])
-        for point, smoothed in zip(points, smooth, strict=True):
-            seen = {key: value for key, value in asdict(point).items() if value is not None}
-            part = {"steered": steered} if curve.steered else {}
-            table.append({"seed": curve.seed, **part, **seen, "smoothed": smoothed})
-    return table
+    """The rows that `lr_find.csv` has of the sweep of `curve`."""
+    smooth = suggest.smooth(curve.losses)
+    return [
+        {**_row(curve.seed, point), "smoothed": smoothed}
+        for point, smoothed in zip(curve.points, smooth, strict=True)
+    ]
+
+
+def steered_rows(curve: Curve) -> list[dict[str, float]]:
+    """The rows that `lr_steered.csv` has of `curve`."""
+    return [_row(curve.seed, point) for point in curve.steered]
+
+
+def _row(seed: int, point: Point) -> dict[str, float]:
+    seen = {key: value for key, value in asdict(point).items() if value is not None}
+    return {"seed": seed, **seen}
 
 
 def found_by_steering(curves: list[Curve]) -> suggest.Suggestion:
-    """The rate that each steered part came to; refused if the loss of one was lost."""
+    """The rate that each steered part came to; refused where one went astray."""
     for curve in curves:
-        last = curve.steered[-1]
-        if not math.isfinite(last.judged[0]):
-            return suggest.Suggestion(
-                suggest.CHOSEN, (), f"not to be had: the loss was lost at {last.lr:.2g}"
-            )
+        lrs = [point.lr for point in curve.steered]
+        losses = [point.loss for point in curve.steered]
+        why = steer.astray(lrs, losses, [point.update or 0.0 for point in curve.steered])
+        if why:
+            return suggest.Suggestion(steer.NAME, (), f"not to be had: {why}; name a rate")
     rates = [steer.read([point.lr for point in curve.steered]) for curve in curves]
-    return suggest.Suggestion(suggest.CHOSEN, tuple(rates))
+    return suggest.Suggestion(steer.NAME, tuple(rates))
 
 
 def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
@@ -105,25 +111,25 @@ def judge(curves: list[Curve], sweep: Sweep, recipe: Recipe) -> dict[str, Any]:
     none).
     """
     if sweep.per_epoch:
-        rules, chosen, problem = suggest.PER_EPOCH, "highest accuracy", ""
         tests = [suggest.read_epochs(curve.lrs, curve.accuracies) for curve in curves]
-        made = []
+        made = [suggest.suggest(name, rule, tests) for name, rule in suggest.PER_EPOCH.items()]
     else:
-        rules, chosen = suggest.RULES, suggest.CHOSEN
         tests = [suggest.read(curve.lrs, curve.losses) for curve in curves]
-        problem = suggest.flat(tests)
-        made = [found_by_steering(curves)]
-    made += [suggest.suggest(name, rule, tests) for name, rule in rules.items()]
-    taken = next(each for each in made if each.rule == chosen)
-    refused = taken.refused and f"the rate by '{chosen}' is {taken.refused}"
-    problem = unjudged(recipe) or problem or refused
+        known = [suggest.suggest(name, rule, tests) for name, rule in suggest.RULES.items()]
+        flat = suggest.flat(tests)
+        if flat:
+            known = [suggest.Suggestion(each.rule, (), flat) for each in known]
+        made = [found_by_steering(curves), *known]
+    taken = made[0]
+    refused = taken.refused and f"the rate by '{taken.rule}' is {taken.refused}"
+    problem = unjudged(recipe) or refused
     # Two digits say all that a test knows, and can be typed.
     lr_max = None if problem or not taken.lr else float(f"{taken.lr:.2g}")
     schedule = book.change(recipe, [], lr=lr_max).to_dict()["schedule"] if lr_max else {}
     return {
         "lr_max": lr_max,
         "lr_min": schedule.get("lr_start"),
-        "rule": chosen,
+        "rule": taken.rule,
         "problem": problem,
         "suggestions": [{**asdict(each), "lr": each.lr} for each in made],
         "sweep": asdict(sweep),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onecycle.datasets.dataset import Dataset
+from onecycle.datasets.dataset import Dataset, Split
 from onecycle.datasets.feed import Feed
 from onecycle.errors import RecipeError
 from onecycle.evaluation import metrics
@@ -73,7 +73,8 @@ def choose_sweep(
         low, high, usual, fewest = LOW * peak, HIGH * peak, EPOCHS, FEWEST_EPOCHS
     else:
         low, high, fewest = START, END, FEWEST_GIVEN
-        usual = min(max(steps_per_epoch(recipe, images), FEWEST), MOST) - steer.STEPS
+        both = min(max(steps_per_epoch(recipe, images), FEWEST), MOST)
+        usual = both - steer.steered(recipe, images).total_steps
     start, end = low if start is None else start, high if end is None else end
     steps = usual if steps is None else steps
     if not 0 < start < end < math.inf:
@@ -88,8 +89,7 @@ class Point:
     """What a batch or an epoch saw at its rate. Losses in nats, accuracies as fractions.
 
     The figures on the validation part, where there is one, are taken after the last step.
-    `update` is the share of themselves by which a batch's step changed the weights, as
-    `steer.Updates` takes it.
+    `update` is the share of themselves by which a steered step changed the weights.
     """
 
     lr: float
@@ -122,12 +122,20 @@ def range_test(
     A test per batch ends early when it has diverged (`suggest.diverged`), and any test does when
     a loss is not finite.
     """
+    trial = copy.deepcopy(state)
+    trial.step = 0
     table = sweep.timetable(recipe, len(dataset.train))
+    pending: list[Step] = []
     losses: list[float] = []
-    for point in _points(state, dataset, recipe, machine, seed, table, sweep.per_epoch, feed):
+    for step in fit(trial, dataset, recipe, machine, seed, table, feed=feed):
+        pending.append(step)
+        if sweep.per_epoch and step.step % table.steps_per_epoch:
+            continue
+        point = _point(pending, trial, dataset.val, machine)
+        pending = []
         losses.append(point.judged[0])
         yield point
-        if not sweep.per_epoch and suggest.diverged(losses):
+        if not math.isfinite(losses[-1]) or (not sweep.per_epoch and suggest.diverged(losses)):
             return
 
 
@@ -139,55 +147,36 @@ def steered_test(
     seed: int,
     feed: Feed | None = None,
 ) -> Iterator[Point]:
-    """As `range_test`, at rates that are steered by what each step does to the weights."""
-    table = steer.steered(recipe, len(dataset.train))
-    for point in _points(state, dataset, recipe, machine, seed, table, False, feed):
-        assert point.update is not None
-        table.helm.turn(point.update)
-        yield point
+    """As `range_test`, at rates that are steered by what each step does to the weights.
 
-
-def _points(
-    state: TrainState,
-    dataset: Dataset,
-    recipe: Recipe,
-    machine: Machine,
-    seed: int,
-    table: Timetable,
-    per_epoch: bool,
-    feed: Feed | None,
-) -> Iterator[Point]:
-    """Train a copy of `state` by `table`, to its end or to the first loss that isn't finite."""
+    Its points tell that as `update`, and of the batches alone. It ends early when a loss is not
+    finite.
+    """
     trial = copy.deepcopy(state)
     trial.step = 0
+    table = steer.steered(recipe, len(dataset.train))
     updates = steer.Updates(trial.model)
-    pending: list[Step] = []
     for step in fit(trial, dataset, recipe, machine, seed, table, feed=feed):
-        pending.append(step)
-        if per_epoch and step.step % table.steps_per_epoch:
-            continue
-        point = _point(pending, trial, dataset, machine)
-        pending = []
-        if not per_epoch:
-            point = replace(point, update=updates.look())
-        yield point
-        if not math.isfinite(point.judged[0]):
+        point = _point([step], trial, None, machine)
+        update = updates.look()
+        yield replace(point, update=update)
+        if not math.isfinite(point.loss):
             return
+        table.helm.turn(update)
 
 
-def _point(steps: list[Step], trial: TrainState, dataset: Dataset, machine: Machine) -> Point:
+def _point(steps: list[Step], trial: TrainState, val: Split | None, machine: Machine) -> Point:
     images = sum(step.images for step in steps)
     loss = sum(float(step.loss) * step.images for step in steps) / images
     accuracy = sum(int(step.correct) for step in steps) / images
     point = Point(steps[0].lr, loss, accuracy)
-    if not dataset.val:
+    if not val:
         return point
-    predicted = probabilities(trial.model, dataset.val, machine)
+    predicted = probabilities(trial.model, val, machine)
     if not np.isfinite(predicted).all():
         return replace(point, val_loss=math.inf, val_accuracy=0.0)
-    labels = dataset.val.labels
     return replace(
         point,
-        val_loss=metrics.loss(predicted, labels),
-        val_accuracy=metrics.accuracy(predicted, labels),
+        val_loss=metrics.loss(predicted, val.labels),
+        val_accuracy=metrics.accuracy(predicted, val.labels),
     )

@@ -21,6 +21,7 @@ SPLIT = "split.csv"  # each image's part, where the test part was drawn
 EVENTS, METRICS, SUMMARY = "events.jsonl", "metrics.csv", "summary.json"
 WEIGHTS, CHECKPOINTS, CURVES = "model.safetensors", "checkpoints", "curves.png"
 LR_TABLE, LR_PLOT, LR_FOUND = "lr_find.csv", "lr_find.png", "lr_find.json"
+LR_STEERED = "lr_steered.csv"
 ABLATION, ABLATION_ASKED = "ablation.json", "asked.json"
 SEEDS = "seeds.json"  # in a folder that holds a run for each of several seeds
 EVALUATION, EVALUATION_FILE = "evaluation", "evaluation.json"

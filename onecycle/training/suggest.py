@@ -92,7 +92,6 @@ RULES = {
     "minimum/10": Rule(minimum, 0.1),
     "slide": Rule(slide, points=SLIDE_WIDTH + 2),
 }
-CHOSEN = "steered"  # what lr_max is taken from: training/steer.py
 PER_EPOCH = {"highest accuracy": Rule(minimum)}  # of what `read_epochs` gives
 
 
