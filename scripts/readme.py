@@ -146,22 +146,18 @@ def beside_peers(machines: dict[str, list[dict[str, Any]]]) -> Figure:
 
 
 def own() -> str:
-    """The table of results/own/: each set at the recipe's rate, and its accuracy at a found one."""
+    """The table of results/own/."""
     lines = [
-        "| pictures | for training | epochs | test % | with `--lr auto` | train % | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| pictures | for training | epochs | test % | train % | seconds |",
+        "|---|---|---|---|---|---|",
     ]
     for path in sorted((ROOT / "results" / "own").glob("*.json")):
-        if path.stem.endswith("-lr-auto"):
-            continue
         run = files.read_json(path)
-        auto = files.read_json(path.with_stem(f"{path.stem}-lr-auto"))
         cells = [
             path.stem,
             f"{run['train_images']:,}",
             f"{run['epochs']:.0f}",
             f"{100 * run['test_accuracy']:.2f}",
-            f"{100 * auto['test_accuracy']:.2f}",
             f"{100 * run['train_accuracy']:.2f}",
             f"{run['seconds']:.0f}",
         ]
