@@ -39,7 +39,7 @@ from quick_training import QUICK
         (["train", "--resume", "nowhere", "--data", "digits"], 2, "leave out --data"),
         (["train", "--resume", "nowhere", "--lr", "auto"], 2, "leave out --lr"),
         (["train", "--lr", "fast"], 2, "--lr fast: give a number, or auto"),
-        (["train", "--recipe", "fast", "--lr", "auto"], 2, "too high for muon"),
+        (["train", "--recipe", "fast", "--lr", "auto"], 2, "no good for muon"),
         (["train", "--lr", "0"], 2, "--lr 0"),
         (["find-lr", "--start", "1", "--end", "0.1"], 2, "--start 1 --end 0.1"),
         (["find-lr", "--steps", "1"], 2, "--steps 1"),
