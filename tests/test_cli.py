@@ -50,7 +50,9 @@ def test_a_range_test_prints_each_rule_and_how_to_train_on(command, tmp_path):
         "range test: 50 batches at rates from 1e-05 to 1, then 45 at rates steered" in err
         and "\x1b" not in err
     )
-    assert (tmp_path / "test" / "lr_find.png").exists()
+    assert printed["files"] == "test/lr_find.csv, .png, .json and lr_steered.csv"
+    for name in ("lr_find.csv", "lr_find.png", "lr_find.json", "lr_steered.csv"):
+        assert (tmp_path / "test" / name).exists()
 
 
 def test_a_range_test_as_json(command):

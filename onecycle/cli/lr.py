@@ -92,7 +92,8 @@ def find_lr(
     if per_epoch:
         _print_table(test.points)
     _print_found(test.found)
-    print(f"files           {test.path}/lr_find.csv, .png, .json")
+    more = "" if per_epoch else " and lr_steered.csv"
+    print(f"files           {test.path}/lr_find.csv, .png, .json{more}")
     print(f"next            onecycle train --lr {test.lr_max:g} (and the same options)")
 
 
