@@ -1,5 +1,6 @@
 """What the tests share: data and a recipe small enough to train in milliseconds."""
 
+import io
 import sys
 
 import cifar_files
@@ -72,10 +73,11 @@ def hundred():
 
 @pytest.fixture
 def command(capsys, monkeypatch):
-    """Runs the command line in this process: exit code, stdout, stderr."""
+    """Runs the command line in this process, with `stdin`: exit code, stdout, stderr."""
 
-    def run(*arguments):
+    def run(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         try:
             cli.main()
             code = 0

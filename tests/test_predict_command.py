@@ -11,26 +11,10 @@ import sys
 import pytest
 from digit_pictures import copy_of, folder, tests
 
-from onecycle import cli, files
+from onecycle import files
 from onecycle.errors import DataError
 
 __all__ = ["folder", "tests"]
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "argv", ["onecycle", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_a_prediction_does_not_wait_for_what_draws_and_judges(folder):
