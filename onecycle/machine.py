@@ -63,6 +63,13 @@ class Machine:
             return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=self.dtype)
 
+    def autocast_updates(self) -> contextlib.AbstractContextManager[object]:
+        """The block in which an optimizer's matrix products run in bf16, where the network's do.
+
+        Not in fp16, in which products of gradients would vanish.
+        """
+        return contextlib.nullcontext() if self.precision == "fp16" else self.autocast()
+
     def in_fp32(self) -> "Machine":
         """The same machine computing in fp32."""
         return Machine(self.device, "fp32", self.threads, "fp32 asked for")

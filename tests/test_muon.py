@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from onecycle.errors import RecipeError
+from onecycle.machine import Machine
 from onecycle.model.build import build
 from onecycle.training import optim
 from onecycle.training.muon import CUBIC, LINEAR, QUINTIC, Muon, orthogonal
@@ -73,6 +74,25 @@ def test_a_step_that_is_not_finite_changes_nothing():
     weight.grad = torch.ones(4, 8)
     optimizer.step()
     assert not torch.equal(weight, before)
+
+
+def test_products_in_bf16_give_nearly_the_same_step_of_weights_in_fp32():
+    moved = []
+    for precision in ("fp32", "bf16"):
+        weight = torch.nn.Parameter(torch.ones(32, 64))
+        weight.grad = 1e-6 * torch.randn(32, 64, generator=torch.Generator().manual_seed(4))
+        optimizer = Muon([weight], 0.1, momentum=0.6, iterations=3)
+        with Machine("cpu", precision, 1, "").autocast_updates():
+            optimizer.step()
+        assert weight.dtype == optimizer.state[weight]["momentum_buffer"].dtype == torch.float32
+        moved.append(weight.detach() - torch.ones(32, 64) / 64**0.5)
+    off = (moved[0] - moved[1]).norm() / moved[0].norm()
+    assert 0 < off < 0.05
+
+
+def test_products_of_gradients_are_not_in_fp16():
+    with Machine("cpu", "fp16", 1, "").autocast_updates():
+        assert not torch.is_autocast_enabled("cpu")
 
 
 def test_a_vector_is_refused(make_recipe, tiny):

@@ -84,7 +84,10 @@ def test_libraries_that_augment_decide_the_bits_too(make_recipe):
         (("augment.policy=trivial",), "own", ["kornia"]),
         ((), "albumentations", ["albumentations"]),
     ):
-        assert environment.deciding(make_recipe(*changes), backend) == ["torch", "numpy", *more]
+        recipe = make_recipe(*changes)
+        assert environment.deciding(recipe, backend, "cuda") == ["torch", "numpy", *more]
+        on_a_cpu = environment.deciding(recipe, backend, "cpu")
+        assert on_a_cpu == ["torch", "numpy", "numba", *more]
 
 
 def test_moments_of_another_optimizer_are_refused(make_recipe, tiny, machine):

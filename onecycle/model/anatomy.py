@@ -55,9 +55,9 @@ def layers(model: nn.Module, image_size: int) -> list[Layer]:
     training = model.training
     device = next(model.parameters()).device
     pixels = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8, device=device)
-    graph = _Tracer().trace(model)
     try:
-        _Measured(fx.GraphModule(model.eval(), graph)).run(pixels)
+        graph = _Tracer().trace(model.eval())
+        _Measured(fx.GraphModule(model, graph)).run(pixels)
     finally:
         model.train(training)
     return _rows(graph, dict(model.named_modules()))

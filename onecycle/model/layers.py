@@ -1,6 +1,6 @@
 """The blocks that the networks are made of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onecycle.model import fused
 from onecycle.model.convolution import Conv3x3
 from onecycle.recipe.schema import ModelSpec
 
@@ -71,27 +72,39 @@ class GhostBatchNorm(nn.Module):
         self.groups = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=EPS
-            )
+        if self.training:
+            return self.train_on(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=EPS)
+
+    def train_on(self, x: Tensor, *, pool: bool = False, activation: str = "none") -> Tensor:
+        """A training step's batch norm of `x`, max pooled by 2 before and activated after it."""
         if self.groups == 1:
-            return self._normalize(x)
+            return self._normalize(x, pool, activation)
         # split_with_sizes, unlike tensor_split, keeps channels_last in the backward pass.
         sizes = group_sizes(len(x), self.groups)
-        return torch.cat([self._normalize(group) for group in torch.split(x, sizes)])
+        parts = torch.split(x, sizes)
+        return torch.cat([self._normalize(part, pool, activation) for part in parts])
 
-    def _normalize(self, x: Tensor) -> Tensor:
-        if x.numel() == x.shape[1]:  # one value a channel: its own mean, and nothing of a variance
-            self.step_mean.add_(x.detach().float().flatten())
-            self.step_var.add_(self.running_var)
-            return x * 0 * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        mean, var = torch.zeros_like(self.step_mean), torch.zeros_like(self.step_var)
-        # With momentum 1 the two are overwritten by this group's own statistics.
-        y = F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS)
+    def _normalize(self, x: Tensor, pool: bool, activation: str) -> Tensor:
+        if fused.possible(x, pool):
+            y, mean, var = fused.pool_norm_activate(
+                x, self.weight, self.bias, EPS, pool=pool, activation=activation
+            )
+        else:
+            y, mean, var = self._by_torch(F.max_pool2d(x, 2) if pool else x)
+            y = ACTIVATIONS[activation](y)
         self.step_mean.add_(mean, alpha=len(x))
         self.step_var.add_(var, alpha=len(x))
         return y
+
+    def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch norm of `x`, with the mean and variance of each channel."""
+        if x.numel() == x.shape[1]:  # one value a channel: its own mean, and nothing of a variance
+            y = x * 0 * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+            return y, x.detach().float().flatten(), self.running_var
+        mean, var = torch.zeros_like(self.step_mean), torch.zeros_like(self.step_var)
+        # With momentum 1 the two are overwritten by this group's own statistics.
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS), mean, var
 
     def fold(self, images: int, dropped: Tensor) -> None:
         """Move the running statistics by those of the step's `images`, and forget the latter.
@@ -104,6 +117,23 @@ class GhostBatchNorm(nn.Module):
         ):
             running.lerp_(torch.where(dropped, running, step / images), MOMENTUM)
             step.zero_()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+def pool_norm_activate(x: Tensor, pool: nn.Module, norm: nn.Module, activation: str) -> Tensor:
+    """What follows a convolution: `pool`, which is MaxPool2d(2) or Identity, `norm`, `activation`.
+
+    One after another, but for our own batch norm in a training step, which may do all at once.
+    """
+    if isinstance(norm, GhostBatchNorm) and norm.training:
+        return norm.train_on(x, pool=isinstance(pool, nn.MaxPool2d), activation=activation)
+    return ACTIVATIONS[activation](norm(pool(x)))
 
 
 def group_count(images: int, ghost_batch: int) -> int:
@@ -135,7 +165,7 @@ class ConvBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(F.relu(self.norm(self.pool(self.conv(x)))))
+        y: Tensor = self.dropout(pool_norm_activate(self.conv(x), self.pool, self.norm, "relu"))
         return y
 
 

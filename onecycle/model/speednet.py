@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import GhostBatchNorm, Network, Normalize
+from onecycle.model.layers import GhostBatchNorm, Network, Normalize, pool_norm_activate
 from onecycle.model.whitening import Whitening
 from onecycle.recipe.schema import ModelSpec
 
@@ -65,7 +65,7 @@ class Block(nn.Module):
         self.norm = GhostBatchNorm(outputs, scale=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.norm(self.pool(self.conv(x))))
+        return pool_norm_activate(self.conv(x), self.pool, self.norm, "silu")
 
 
 class Stage(nn.Module):

@@ -16,7 +16,7 @@ from onecycle.run.checkpoint import Checkpoint
 from onecycle.run.job import Job
 
 IF_INSTALLED = ("kornia", "albumentations")
-VERSIONS = ("onecycle", "torch", "numpy", "pillow", "scikit-learn", "safetensors")
+VERSIONS = ("onecycle", "torch", "numpy", "numba", "pillow", "scikit-learn", "safetensors")
 
 
 def describe(
@@ -93,18 +93,19 @@ def changed(
         found.append(f"it was trained by {world} processes, not {ranks.world}")
     if (hardware := made.get("hardware", now["hardware"])) != now["hardware"]:
         found.append(f"it was trained on {hardware}, not {now['hardware']}")
-    for name in deciding(recipe, made.get("augment_backend", "own")):
+    for name in deciding(recipe, made.get("augment_backend", "own"), where.device):
         then, here = (each["versions"].get(name, "none") for each in (made, now))
         if then != here:
             found.append(f"it was trained with {name} {then}, not {here}")
     return found
 
 
-def deciding(recipe: Recipe, augment_backend: str) -> list[str]:
+def deciding(recipe: Recipe, augment_backend: str, device: str) -> list[str]:
     """The libraries whose versions decide the bits of a run."""
     used = {
         "torch": True,
         "numpy": True,  # it draws the order of the images and their augmentation
+        "numba": device == "cpu",  # it compiles what follows a convolution
         "kornia": recipe.augment.policy != "none" or recipe.augment.colour > 0,
         "albumentations": augment_backend == "albumentations",
     }

@@ -287,7 +287,8 @@ def _update(
                         parameter.grad.div_(work.machine.loss_scale)
         # Fused optimizers leave weights and moments alone where this is 1 (as for a GradScaler).
         optimizer.found_inf = dropped.float()  # type: ignore[attr-defined]
-        optimizer.step()
+        with work.machine.autocast_updates():
+            optimizer.step()
         optimizer.zero_grad()
     state.step += 1
     return dropped
