@@ -46,9 +46,10 @@ def batches(recipe, data, seed):
 
 
 def assert_same_model(ours, plain):
+    """As near as three steps leave them whose sums have another order."""
     theirs = plain.state_dict()
     for name, value in ours.state_dict().items():
-        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=2e-5, msg=name)
 
 
 @pytest.mark.parametrize("kind", [SGD, ADAM, ADAMW], ids=["sgd", "adam", "adamw"])
