@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from onecycle.model import fused, kernels
+from onecycle.model.build import build
 from onecycle.model.layers import ACTIVATIONS, EPS, GhostBatchNorm
+from onecycle.recipe.schema import ModelSpec
 
 # Of the largest number, what sums in another order and a rounding more or less come to.
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -123,6 +125,24 @@ def test_a_norm_has_the_same_statistics_on_one_thread_and_on_two(groups):
     torch.testing.assert_close(*outputs)
     torch.testing.assert_close(norms[0].running_mean, norms[1].running_mean)
     torch.testing.assert_close(norms[0].running_var, norms[1].running_var)
+
+
+@pytest.mark.parametrize("name", ["davidnet", "speednet", "resnet18", "dilated"])
+def test_a_networks_first_step_is_the_same_with_it_and_without(name, tiny, monkeypatch):
+    spec = ModelSpec(name=name, width=8)
+    images = torch.from_numpy(tiny.train.pixels[:16]).contiguous()
+    found = []
+    for with_it in (True, False):
+        if not with_it:
+            monkeypatch.setattr(fused, "possible", lambda x, pool: False)
+        model = build(spec, tiny, seed=0).train().to(memory_format=torch.channels_last)
+        loss = F.cross_entropy(model(images), torch.arange(16) % 3)
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(found[0][0], found[1][0])
+    ours, torchs = (torch.cat([gradient.flatten() for gradient in each[1:]]) for each in found)
+    # Of pixels that are equal but for the last bits, a later pool may choose another one.
+    assert (ours - torchs).norm() < 0.05 * torchs.norm()
 
 
 def test_without_a_place_for_compiled_code_it_is_compiled_anew(monkeypatch):

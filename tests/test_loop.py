@@ -14,6 +14,7 @@ from onecycle import machine as machines
 from onecycle.datasets import augment
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
+from onecycle.model import fused
 from onecycle.model.build import build
 from onecycle.model.layers import group_sizes
 from onecycle.ranks import ALONE, Ranks
@@ -46,15 +47,16 @@ def batches(recipe, data, seed):
 
 
 def assert_same_model(ours, plain):
-    """As near as three steps leave them whose sums have another order."""
     theirs = plain.state_dict()
     for name, value in ours.state_dict().items():
-        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=2e-5, msg=name)
+        torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("kind", [SGD, ADAM, ADAMW], ids=["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("smoothing", [0, 0.2])
-def test_steps_equal_plain_pytorch(tiny, make_recipe, machine, kind, smoothing):
+def test_steps_equal_plain_pytorch(tiny, make_recipe, machine, kind, smoothing, monkeypatch):
+    # Sums in another order would turn a ReLU on or off, sooner or later; see test_fused.py.
+    monkeypatch.setattr(fused, "possible", lambda x, pool: False)
     recipe = make_recipe(
         *kind, f"label_smoothing={smoothing}", "ghost_batch=0", "model.conv_bias=all", "epochs=1"
     )
