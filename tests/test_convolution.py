@@ -1,5 +1,7 @@
 """Conv3x3: the same convolution of maps side by side, where they are small."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,13 +40,17 @@ def test_maps_abreast_give_the_convolution_and_its_gradients(
 ) -> None:
     x, weight = maps(5, 6, side, side + 1), maps(7, 6, 3, 3)
     monkeypatch.setattr(convolution, "ABREAST", abreast)
-    torch.testing.assert_close(Abreast.apply(x, weight, whole), F.conv2d(x, weight, padding=1))
-    assert torch.autograd.gradcheck(Abreast.apply, (x, weight, whole))
+
+    def convolved(x: Tensor, weight: Tensor) -> Tensor:
+        return Abreast.apply(x, weight, weight.detach(), whole)
+
+    torch.testing.assert_close(convolved(x, weight), F.conv2d(x, weight, padding=1))
+    assert torch.autograd.gradcheck(convolved, (x, weight))
 
 
 def test_an_input_that_nothing_learns_from_gets_no_gradient() -> None:
     x, weight = maps(2, 3, 4, 4).detach(), maps(5, 3, 3, 3)
-    Abreast.apply(x, weight, True).sum().backward()
+    Abreast.apply(x, weight, weight.detach(), True).sum().backward()
     assert x.grad is None and weight.grad is not None
 
 
@@ -75,6 +81,25 @@ def test_the_bias_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     y = conv(x)
     assert "Abreast" in str(y.grad_fn.next_functions)
     torch.testing.assert_close(y, F.conv2d(x, conv.weight, conv.bias, padding=1))
+
+
+def test_a_weight_is_rounded_once_a_step_and_anew_when_it_moved() -> None:
+    conv = Conv3x3(3, 4).train()
+    twin = copy.deepcopy(conv)
+    twin.weight.data = conv.weight.data  # as lanes share it
+    first = [each.rounded(torch.bfloat16) for each in (conv, twin)]
+    assert all(
+        each.rounded(torch.bfloat16) is it for each, it in zip((conv, twin), first, strict=True)
+    )
+    with torch.no_grad():
+        conv.weight.add_(1)
+    twin.train()
+    for each in (conv, twin):
+        assert torch.equal(each.rounded(torch.bfloat16), conv.weight.bfloat16())
+        assert each.rounded(torch.float32).dtype == torch.float32
+    conv.eval()
+    conv.weight.data = torch.zeros_like(conv.weight)
+    assert not conv.rounded(torch.bfloat16).any()
 
 
 @pytest.mark.parametrize(

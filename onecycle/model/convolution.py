@@ -30,6 +30,21 @@ class Conv3x3(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
+        self._rounded: tuple[int, Tensor] | None = None
+
+    def train(self, mode: bool = True) -> "Conv3x3":
+        # Weights may have moved in the memory that they share with another lane's.
+        self._rounded = None
+        return super().train(mode)
+
+    def rounded(self, dtype: torch.dtype) -> Tensor:
+        """The weight in `dtype`; while it is trained, rounded once for all groups of a step."""
+        if not self.training:
+            return self.weight.detach().to(dtype)
+        version = self.weight._version
+        if self._rounded is None or self._rounded[0] != version or self._rounded[1].dtype != dtype:
+            self._rounded = version, self.weight.detach().to(dtype)
+        return self._rounded[1]
 
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -38,28 +53,27 @@ class Conv3x3(nn.Conv2d):
         learns = self.training and side <= (WEIGHT_FOR_AMX if amx else WEIGHT)
         if not (X86 and x.device.type == "cpu" and (whole or learns)):
             return super().forward(x)
-        y: Tensor = Abreast.apply(x.to(dtype), self.weight, whole)  # type: ignore[no-untyped-call]
+        y: Tensor = Abreast.apply(x.to(dtype), self.weight, self.rounded(dtype), whole)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias.to(dtype).view(1, -1, 1, 1)
 
 
 class Abreast(torch.autograd.Function):
     """The convolution of x (N, C, H, W) with a weight (O, C, 3, 3), padded by a pixel.
 
-    If `whole`, all of it is computed of wide maps, else the gradient of the weight alone. Products
-    have the type of x; the weight's gradient has the weight's.
+    If `whole`, all of it is computed of wide maps, else the gradient of the weight alone. The
+    weight comes twice: as it is learnt, and in the type of x, which products have.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, whole: bool) -> Tensor:
-        ctx.dtype, ctx.whole = weight.dtype, whole
-        weight = weight.to(x.dtype)
+    def forward(ctx: Any, x: Tensor, learnt: Tensor, weight: Tensor, whole: bool) -> Tensor:
+        ctx.dtype, ctx.whole = learnt.dtype, whole
         kept = wide(x) if whole else x
         ctx.save_for_backward(kept, weight)
         y = F.conv2d(kept, weight, padding=1)
         return apart(y, x) if whole else y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         kept, weight = ctx.saved_tensors
         (gradient,) = gradients
         across, to_x = wide(gradient), None
@@ -70,7 +84,7 @@ class Abreast(torch.autograd.Function):
         to_weight = conv2d_weight(  # type: ignore[no-untyped-call]
             seen, weight.shape, across, padding=1
         )
-        return to_x, to_weight.to(ctx.dtype), None
+        return to_x, to_weight.to(ctx.dtype), None, None
 
 
 def wide(maps: Tensor) -> Tensor:
