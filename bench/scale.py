@@ -163,7 +163,7 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
         axes.set_xlabel(f"training images of {small} pixels")
     sizes = [row["size"] for row in by_size]
     first = by_size[0]
-    grown = [first["cpu_seconds"] * row["operations"] / first["operations"] for row in by_size]
+    grown = [first["cpu_seconds"] * (row["operations"] / first["operations"]) for row in by_size]
     growth.plot(sizes, [1e3 * each for each in grown], "--", color=plots.JUDGED, label="operations")
     growth.plot(sizes, [1e3 * row["cpu_seconds"] for row in by_size], label="measured", **style)
     growth.set_xlabel("height and width of the images (pixels)")

@@ -32,6 +32,13 @@ def test_costs_are_compared_with_the_smallest_data():
         assert axes.get_xlabel() and axes.get_ylabel()
 
 
+def test_a_single_size_can_be_drawn_whatever_its_cost():
+    # Multiplied and divided by these operations its last bit moves: an axis without a height.
+    cpu, operations = 0.00045403000298768694, 2_544_576.0
+    rows = [row(images, 32, cpu, operations=operations) for images in (100, 200)]
+    assert scale.plots.png(scale.figure(rows))
+
+
 def test_operations_grow_with_the_area():
     recipe = scale.recipe_of(8)
     assert scale.operations(recipe, 64) == pytest.approx(4 * scale.operations(recipe, 32), rel=0.01)
