@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ACTIVATIONS = ("none", "relu", "silu")  # in the order of `kernels`
 DTYPES = (torch.bfloat16, torch.float32)
 
 
@@ -57,7 +56,7 @@ class _PoolNormActivate(torch.autograd.Function):
             which = torch.empty_like(normed, dtype=torch.uint8)
         mean, variance, spread = torch.empty(3, channels).unbind()
         y = torch.empty_like(normed)
-        kind = ACTIVATIONS.index(activation)
+        kind = kernels.ACTIVATIONS.index(activation)
         found = numbers(normed, which, mean, variance, spread, y)
         kernels.forward(*numbers(maps, weight, bias), eps, kind, *found)
         ctx.save_for_backward(weight, bias, normed, which, mean, spread)

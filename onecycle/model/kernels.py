@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-NONE, RELU, SILU = range(3)  # activations
+ACTIVATIONS = ("none", "relu", "silu")
+RELU, SILU = 1, 2  # their places
 
 # 2 to the power of 0 to 1: least squares of the relative error, which is below 1e-7.
 P0, P1, P2, P3, P4, P5 = (
