@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from onecycle.model import fused, kernels
+from onecycle.model import fused
 from onecycle.model.build import build
+from onecycle.model.compiled import jit, passes
 from onecycle.model.layers import ACTIVATIONS, EPS, GhostBatchNorm
 from onecycle.recipe.schema import ModelSpec
 
@@ -88,7 +89,7 @@ def test_the_sigmoid_is_that_of_fp64():
     def sigmoids(x):
         y = np.empty_like(x)
         for i in range(len(x)):
-            y[i] = kernels.sigmoid(x[i])
+            y[i] = passes.sigmoid(x[i])
         return y
 
     x = np.linspace(-80, 80, 200_001, dtype=np.float32)
@@ -153,5 +154,5 @@ def test_without_a_place_for_compiled_code_it_is_compiled_anew(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return njit(function, **options)
 
-    monkeypatch.setattr(kernels, "njit", no_place)
-    assert kernels.compiled(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(jit, "njit", no_place)
+    assert jit.compiled(lambda x: x + 1)(1) == 2

@@ -120,3 +120,27 @@ def test_one_lane_where_devices_or_processes_share_the_work(make_recipe):
     recipe = make_recipe("batch_size=32", "ghost_batch=8")
     assert lanes.number(recipe, Machine("cuda", "bf16", 8, ""), ALONE) == 1
     assert lanes.number(recipe, TWO, Ranks(0, 2)) == 1
+
+
+def made(recipe, data, machine):
+    return lanes.Lanes(states.create(recipe, data, machine, seed=0).model, recipe, machine, ALONE)
+
+
+@pytest.mark.parametrize("machine", [TWO, Machine("cpu", "fp32", 1, "")], ids=["two", "one"])
+def test_what_lanes_share_out_is_what_one_makes(tiny, make_recipe, machine):
+    done, rows = [], torch.arange(11.0)
+    with made(make_recipe(*UNEVEN), tiny, machine) as both:
+        assert len(both.models) == machine.threads
+        assert torch.equal(both.shared(lambda part: 2 * part, rows), 2 * rows)
+        both.each(done.append, [3, 1, 2])
+        with pytest.raises(ZeroDivisionError):
+            both.each(lambda item: 1 / item, [1, 0])
+    assert sorted(done) == [1, 2, 3]
+
+
+def test_the_thread_between_lanes_is_alone_only_meanwhile(tiny, make_recipe):
+    with made(make_recipe(*UNEVEN), tiny, TWO) as both:
+        with pytest.raises(KeyError), both.alone():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2

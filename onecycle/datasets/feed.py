@@ -1,6 +1,6 @@
 """Where a training's batches come from: gathered out of the pixels, or from a loader's workers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,11 @@ from onecycle.recipe.schema import AugmentSpec
 
 BACKENDS = ("own", "albumentations")
 FREE_SHARE = 0.5  # of a GPU's free memory that the pixels may take, if nobody says how much
+
+
+def at_once(work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """What `work` makes of `rows`."""
+    return work(rows)
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,17 @@ class Feed:
     backend: str = "own"
     max_memory: int | None = None
 
-    def batches(self, epoch: int, plan: augment.Plan, parts: Iterable[Tensor]) -> Iterator[Tensor]:
+    def batches(
+        self,
+        epoch: int,
+        plan: augment.Plan,
+        parts: Iterable[Tensor],
+        shared: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = at_once,
+    ) -> Iterator[Tensor]:
         """The images (n, H, W, 3) on the device at each of `parts`, places in the plan's order.
 
         The plan is on the device already. They are uint8, or fp32 as `augment.given` has it.
+        `shared` applies a function to places, perhaps to some in one thread and some in another.
         """
         fill = augment.fill_colour(self.spec, self.dataset.mean)
         if self.backend == "albumentations":
@@ -51,8 +63,12 @@ class Feed:
             yield from (images.to(self.device) for images in made)
             return
         fill = fill.to(self.device)
+
+        def given(places: Tensor) -> Tensor:
+            return augment.given(self.spec, self._originals, plan, places, fill)
+
         for places in parts:
-            yield augment.given(self.spec, self._originals, plan, places.to(self.device), fill)
+            yield shared(given, places.to(self.device))
 
     def _originals(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels on the device, and which of them are the images at `positions`."""

@@ -8,9 +8,10 @@ it takes half of that (bench/LOG.md, section 17).
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from onecycle.model.compiled.arrays import as_arrays
 
 DTYPES = (torch.bfloat16, torch.float32)
 
@@ -46,7 +47,7 @@ class _PoolNormActivate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: bool, activation: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from onecycle.model import kernels  # slow to import
+        from onecycle.model.compiled import passes  # slow to import
 
         maps = x.permute(0, 2, 3, 1).contiguous()
         images, height, width, channels = maps.shape
@@ -56,9 +57,9 @@ class _PoolNormActivate(torch.autograd.Function):
             which = torch.empty_like(normed, dtype=torch.uint8)
         mean, variance, spread = torch.empty(3, channels).unbind()
         y = torch.empty_like(normed)
-        kind = kernels.ACTIVATIONS.index(activation)
-        found = numbers(normed, which, mean, variance, spread, y)
-        kernels.forward(*numbers(maps, weight, bias), eps, kind, *found)
+        kind = passes.ACTIVATIONS.index(activation)
+        found = as_arrays(normed, which, mean, variance, spread, y)
+        passes.forward(*as_arrays(maps, weight, bias), eps, kind, *found)
         ctx.save_for_backward(weight, bias, normed, which, mean, spread)
         ctx.kind, ctx.shape = kind, maps.shape
         ctx.mark_non_differentiable(mean, variance)
@@ -67,19 +68,13 @@ class _PoolNormActivate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from onecycle.model import kernels  # slow to import
+        from onecycle.model.compiled import passes  # slow to import
 
         weight, bias, normed, which, mean, spread = ctx.saved_tensors
         given = gradients[0].permute(0, 2, 3, 1).contiguous()
         moved = torch.empty_like(normed)
         result = moved.new_empty(ctx.shape) if which.numel() else moved
         to_weight, to_bias = torch.empty_like(weight), torch.empty_like(bias)
-        found = numbers(normed, which, mean, spread, moved, to_weight, to_bias, result)
-        kernels.backward(*numbers(given, weight, bias), ctx.kind, *found)
+        found = as_arrays(normed, which, mean, spread, moved, to_weight, to_bias, result)
+        passes.backward(*as_arrays(given, weight, bias), ctx.kind, *found)
         return result.permute(0, 3, 1, 2), to_weight, to_bias, None, None, None
-
-
-def numbers(*tensors: Tensor) -> list[NDArray[Any]]:
-    """The memory of `tensors` as arrays; bf16, which numpy doesn't know, as numbers of 16 bits."""
-    same = (t.view(torch.uint16) if t.dtype is torch.bfloat16 else t for t in tensors)
-    return [tensor.detach().numpy() for tensor in same]

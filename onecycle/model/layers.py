@@ -126,14 +126,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def pool_norm_activate(x: Tensor, pool: nn.Module, norm: nn.Module, activation: str) -> Tensor:
-    """What follows a convolution: `pool`, which is MaxPool2d(2) or Identity, `norm`, `activation`.
+def conv_pool_norm_activate(
+    x: Tensor, conv: Conv3x3, pool: nn.Module, norm: nn.Module, activation: str
+) -> Tensor:
+    """`conv`, `pool`, which is MaxPool2d(2) or Identity, `norm` and `activation` of `x`.
 
-    One after another, but for our own batch norm in a training step, which may do all at once.
+    One after another, but for a training step, in which some may be done at once.
     """
     if isinstance(norm, GhostBatchNorm) and norm.training:
-        return norm.train_on(x, pool=isinstance(pool, nn.MaxPool2d), activation=activation)
-    return ACTIVATIONS[activation](norm(pool(x)))
+        pooled = isinstance(pool, nn.MaxPool2d)
+        at_once = pooled and conv.pools(x)
+        x = conv(x, pool=at_once)
+        return norm.train_on(x, pool=pooled and not at_once, activation=activation)
+    return ACTIVATIONS[activation](norm(pool(conv(x))))
 
 
 def group_count(images: int, ghost_batch: int) -> int:
@@ -165,7 +170,9 @@ class ConvBlock(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(pool_norm_activate(self.conv(x), self.pool, self.norm, "relu"))
+        y: Tensor = self.dropout(
+            conv_pool_norm_activate(x, self.conv, self.pool, self.norm, "relu")
+        )
         return y
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import GhostBatchNorm, Network, Normalize, pool_norm_activate
+from onecycle.model.layers import GhostBatchNorm, Network, Normalize, conv_pool_norm_activate
 from onecycle.model.whitening import Whitening
 from onecycle.recipe.schema import ModelSpec
 
@@ -47,7 +47,9 @@ class Speednet(Network):
     def forward(self, pixels: Tensor) -> Tensor:
         x = F.silu(self.stem(self.normalize(pixels)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        if x.shape[2:] != (1, 1):  # of one pixel torch's pool takes longer than of nine
+            x = self.pool(x)
+        logits: Tensor = self.fc(x.flatten(1))
         return logits.float()
 
 
@@ -65,7 +67,7 @@ class Block(nn.Module):
         self.norm = GhostBatchNorm(outputs, scale=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return pool_norm_activate(self.conv(x), self.pool, self.norm, "silu")
+        return conv_pool_norm_activate(x, self.conv, self.pool, self.norm, "silu")
 
 
 class Stage(nn.Module):

@@ -5,18 +5,20 @@ of their own meet once a step.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from onecycle.machine import Machine
 from onecycle.model.layers import group_count, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
+from onecycle.training.muon import one_by_one
 
 T = TypeVar("T")
 
@@ -67,6 +69,35 @@ class Lanes:
         for twin in self.models[1:]:
             _add(self.models[0], twin)
         return results
+
+    def each(self, work: Callable[[Any], None], items: list[Any]) -> None:
+        """`work` on each of `items`, which don't depend on one another, in the lanes' threads."""
+        if self._pool is None:
+            one_by_one(work, items)
+        else:
+            list(self._pool.map(work, items))
+
+    def shared(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """What `work` makes of `rows`, whose results don't depend on one another; a part a lane."""
+        if self._pool is None:
+            return work(rows)
+        return torch.cat(list(self._pool.map(work, torch.chunk(rows, len(self.models)))))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, the calling thread computes with as many threads as a lane.
+
+        Those that it shares an operation with go on asking for more for a while, and take the
+        lanes' cores.
+        """
+        threads = torch.get_num_threads()
+        if self._pool:
+            torch.set_num_threads(max(1, threads // len(self.models)))
+        try:
+            yield
+        finally:
+            if self._pool:
+                torch.set_num_threads(threads)
 
 
 def number(recipe: Recipe, machine: Machine, ranks: Ranks) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
 from onecycle.training.lanes import Lanes
+from onecycle.training.muon import Muon
 from onecycle.training.schedule import Timetable, side, timetable
 from onecycle.training.state import TrainState
 
@@ -86,15 +88,16 @@ def fit(
                 batches = batches[: table.steps_per_epoch]
                 parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
                 places = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
-                upcoming = feed.batches(epoch, plan, places[step:])
-            batch, part, mine = batches[step], parts[step], places[step].to(machine.device)
-            size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
-            images = augment.resized(next(upcoming), size)
-            lr = optim.set_rates(state.optimizers, table, state.step)
-            work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
-            answers = augment.answers(labels, plan, mine)
-            loss, correct = _in_lanes(work, lanes, part, images, answers)
-            dropped = _update(work, state, loss, correct, dropped)
+                upcoming = feed.batches(epoch, plan, places[step:], lanes.shared)
+            with lanes.alone():
+                batch, part, mine = batches[step], parts[step], places[step].to(machine.device)
+                size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
+                images = lanes.shared(partial(augment.resized, side=size), next(upcoming))
+                lr = optim.set_rates(state.optimizers, table, state.step)
+                work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
+                answers = augment.answers(labels, plan, mine)
+                loss, correct = found = _in_lanes(work, lanes, part, images, answers)
+                dropped = _update(work, lanes, state, found, dropped)
             # A gradient can be lost without the loss: then the loss tells of it, too.
             told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
             yield Step(state.step, epoch, lr, told, correct, work.images)
@@ -260,7 +263,7 @@ def _dropout_stream(work: _Work, group: int) -> Iterator[None]:
 
 
 def _update(
-    work: _Work, state: TrainState, loss: Tensor, correct: Tensor, dropped: Tensor
+    work: _Work, lanes: Lanes, state: TrainState, found: tuple[Tensor, Tensor], dropped: Tensor
 ) -> Tensor:
     """Move the running statistics and the weights, and count the step; whether it was dropped.
 
@@ -274,9 +277,9 @@ def _update(
             if parameter.grad is None:  # a short batch has no images for some of the processes
                 parameter.grad = torch.zeros_like(parameter)
     gradients = [p.grad for p in learnt if p.grad is not None]
-    work.ranks.add_up([*gradients, *sums, loss, correct])
+    work.ranks.add_up([*gradients, *sums, *found])
     # One number that is finite only if all of them are; the device isn't waited for.
-    dropped = dropped | ~torch.isfinite(get_total_norm([*gradients, *sums, loss]))
+    dropped = dropped | ~torch.isfinite(get_total_norm([*gradients, *sums, found[0]]))
     for norm in layers:
         norm.fold(work.images, dropped)
     for optimizer in state.optimizers:
@@ -288,7 +291,10 @@ def _update(
         # Fused optimizers leave weights and moments alone where this is 1 (as for a GradScaler).
         optimizer.found_inf = dropped.float()  # type: ignore[attr-defined]
         with work.machine.autocast_updates():
-            optimizer.step()
+            if isinstance(optimizer, Muon):
+                optimizer.step(each=lanes.each)
+            else:
+                optimizer.step()
         optimizer.zero_grad()
     state.step += 1
     return dropped

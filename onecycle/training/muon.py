@@ -6,9 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onecycle.model import convolution
+
 # The quintic polynomial of Jordan's Newton-Schulz iteration: steepest at zero, where it matters.
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 EPS = 1e-7
+
+
+def one_by_one(work: Callable[[Any], None], items: list[Any]) -> None:
+    """`work` on each of `items`."""
+    for item in items:
+        work(item)
 
 
 class Muon(torch.optim.Optimizer):
@@ -24,29 +32,78 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
         self.found_inf = torch.zeros(())
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], float] | None = None,
+        each: Callable[[Callable[[Any], None], list[Any]], None] = one_by_one,
+    ) -> None:
+        """Move every parameter that has a gradient; `each` applies a function to all of a list.
 
-    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity, momentum, rate = state["momentum_buffer"], group["momentum"], group["lr"]
+        They don't depend on one another, so `each` may do that in several threads.
+        """
+        if self.found_inf.device.type == "cpu" and self.found_inf:
+            return
+        moves = [
+            (parameter, parameter.grad, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        for parameter, _, _ in moves:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        kind = moves[0][0].device.type if moves else "cpu"
+        products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # The longest first, so that no thread is left with one at the end.
+        moves.sort(key=lambda move: -move[0].numel())
+        each(lambda move: self._move(move[0], move[1], move[2], products), moves)
+
+    @torch.no_grad()
+    def _move(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        group: dict[str, Any],
+        products: torch.dtype | None,
+    ) -> None:
+        """Move `parameter`; matrices are multiplied in `products`, by default their own type."""
+        velocity = self.state[parameter]["momentum_buffer"]
+        momentum, rate, iterations = group["momentum"], group["lr"], group["iterations"]
+        if _by_tiles(parameter, products):
+            from onecycle.model.compiled import newton_schulz  # slow to import
+
+            # Channels last, as they lie in memory: a matrix's columns may have any order.
+            place, push, speed = (
+                each.movedim(1, -1).contiguous().flatten(1)
+                for each in (parameter.detach(), gradient, velocity)
+            )
+            terms = LINEAR, CUBIC, QUINTIC
+            newton_schulz.move(place, push, speed, momentum, rate, terms, iterations)
+            # What torch doesn't see it can't tell those who keep something made of them.
+            torch.autograd.graph.increment_version([parameter, velocity])
+            return
         # In a step that changes nothing, 1 and 0 take the place of what would change something.
         stays = self.found_inf.to(parameter.device).bool()
-        gradient = torch.where(stays, 0.0, gradient)
+        if parameter.device.type != "cpu":  # where one would have to wait for the answer
+            gradient = torch.where(stays, 0.0, gradient)
         torch.addcmul(gradient, velocity, torch.where(stays, 1.0, momentum), out=velocity)
         scale = torch.where(stays, 1.0, len(parameter) ** 0.5 / parameter.norm())
         ahead = gradient.add(velocity, alpha=momentum)
-        # Channels last, as they lie in memory: a matrix's columns may have any order.
         ahead = ahead.movedim(1, -1)
-        back = orthogonal(ahead.flatten(1), group["iterations"], -torch.where(stays, 0.0, rate))
+        matrix = ahead.flatten(1).to(products)
+        back = orthogonal(matrix, iterations, -torch.where(stays, 0.0, rate))
         torch.addcmul(back.view_as(ahead).movedim(-1, 1), parameter, scale, out=parameter)
+
+
+def _by_tiles(parameter: Tensor, products: torch.dtype | None) -> bool:
+    """Whether `newton_schulz` can move `parameter` in place, here and in that type."""
+    here = parameter.device.type == "cpu" and products is torch.bfloat16
+    if not here or parameter.ndim != 4 or parameter.dtype is not torch.float32:
+        return False
+    rows = len(parameter)
+    wide = rows % 32 == 0 and rows <= parameter.numel() // rows
+    lies = parameter.is_contiguous(memory_format=torch.channels_last)
+    return wide and lies and convolution.has_tiles()
 
 
 def orthogonal(matrix: Tensor, iterations: int, size: Tensor | float = 1.0) -> Tensor:

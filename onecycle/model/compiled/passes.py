@@ -6,11 +6,11 @@ over an image and in fp64 over images. Inner loops run over channels, upwards, a
 of a caller's, so that the compiler makes vectors of them.
 """
 
-from functools import partial
-
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+from onecycle.model.compiled.jit import compiled
 
 ACTIVATIONS = ("none", "relu", "silu")
 RELU, SILU = 1, 2  # their places
@@ -22,19 +22,6 @@ P0, P1, P2, P3, P4, P5 = (
 LOG2_E = np.float32(np.log2(np.e))
 MOST = np.float32(126)  # 2 to this power is no infinity yet
 ZERO, ONE = np.float32(0), np.float32(1)
-
-
-def compiled(function):
-    """`function` compiled at its first call, kept on disk where there is a place for it.
-
-    Products and sums may be fused; nothing else of the arithmetic may change, least of all what
-    becomes of numbers that are none.
-    """
-    compile = partial(njit, nogil=True, error_model="numpy", fastmath={"contract"})
-    try:
-        return compile(function, cache=True)
-    except RuntimeError:  # numba found no folder that it may write to
-        return compile(function)
 
 
 def number(stored):
@@ -230,9 +217,8 @@ def moments(x, mean, variance):
     for image in range(images):
         part[:] = ZERO
         for i in range(pixels):
-            row = x[image, i]
             for c in range(channels):
-                part[c] += number(row[c])
+                part[c] += number(x[image, i, c])
         for c in range(channels):
             total[c] += part[c]
     for c in range(channels):
@@ -241,9 +227,8 @@ def moments(x, mean, variance):
     for image in range(images):
         part[:] = ZERO
         for i in range(pixels):
-            row = x[image, i]
             for c in range(channels):
-                away = number(row[c]) - middle[c]
+                away = number(x[image, i, c]) - middle[c]
                 part[c] += away * away
         for c in range(channels):
             total[c] += part[c]
@@ -255,10 +240,9 @@ def moments(x, mean, variance):
 def activate(x, scale, shift, activation, y):
     """The activation of `x` (pixels, channels) times `scale` plus `shift` into `y`."""
     for i in range(len(x)):
-        row, out = x[i], y[i]
-        for c in range(len(row)):
-            u = number(row[c]) * scale[c] + shift[c]
-            out[c] = stored(activated(u, activation), row[c])
+        for c in range(x.shape[1]):
+            u = number(x[i, c]) * scale[c] + shift[c]
+            y[i, c] = stored(activated(u, activation), x[i, c])
 
 
 @compiled
@@ -274,11 +258,11 @@ def slopes(x, gradient, scale, shift, activation, mean, result, above, total):
         one[:] = ZERO
         product[:] = ZERO
         for i in range(pixels):
-            row, out, given = x[image, i], result[image, i], gradient[image, i]
             for c in range(channels):
-                value = number(row[c])
-                g = number(given[c]) * slope(value * scale[c] + shift[c], activation)
-                out[c] = stored(g, row[c])
+                value = number(x[image, i, c])
+                u = value * scale[c] + shift[c]
+                g = number(gradient[image, i, c]) * slope(u, activation)
+                result[image, i, c] = stored(g, x[image, i, c])
                 one[c] += g
                 product[c] += g * (value - mean[c])
         for c in range(channels):
@@ -292,7 +276,6 @@ def slopes(x, gradient, scale, shift, activation, mean, result, above, total):
 def combine(x, y, of_x, of_y, more):
     """`x` (pixels, channels) becomes x * of_x + y * of_y + more."""
     for i in range(len(x)):
-        row, other = x[i], y[i]
-        for c in range(len(row)):
-            moved = number(row[c]) * of_x[c] + (number(other[c]) * of_y[c] + more[c])
-            row[c] = stored(moved, row[c])
+        for c in range(x.shape[1]):
+            moved = number(x[i, c]) * of_x[c] + (number(y[i, c]) * of_y[c] + more[c])
+            x[i, c] = stored(moved, x[i, c])

@@ -1,0 +1,188 @@
+"""A step of Muon for one matrix in bf16 with AMX, one thread: momentum, Newton-Schulz, the weights.
+
+The same as `training.muon` does in torch, whose small products take longer to be called than to be
+computed, and more so in two threads. Polynomials of a Gram matrix are symmetric and commute, so
+that its rows may stand for columns.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onecycle.model.compiled import tiles as t
+from onecycle.model.compiled import vectors as v
+from onecycle.model.compiled.arrays import as_arrays
+from onecycle.model.compiled.jit import address, compiled
+from onecycle.model.compiled.passes import stored
+from onecycle.model.compiled.places import WIDE
+from onecycle.model.compiled.products import FACTOR, begin, end, follow
+
+EPS = 1e-7
+TILE = t.ROWS * t.ROW  # bytes
+
+
+def move(
+    parameter: Tensor,
+    gradient: Tensor,
+    velocity: Tensor,
+    momentum: float,
+    rate: float,
+    terms: tuple[float, float, float],
+    iterations: int,
+) -> None:
+    """Move `parameter` (rows, columns) and its `velocity` by `gradient`, all in fp32.
+
+    `terms` are the polynomial's linear, cubic and quintic one. Rows are a multiple of 32, and not
+    more than columns.
+    """
+    rows, columns = parameter.shape
+    steps, blocks = -(-columns // WIDE), rows // WIDE
+    ahead = torch.zeros(2 * blocks, steps, t.ROWS, WIDE, dtype=torch.bfloat16)
+    right = torch.empty(blocks * steps, t.ROWS, WIDE, dtype=torch.int32)
+    sums = torch.empty(2, rows, rows)
+    lefts = torch.empty(3, 2 * blocks, blocks, t.ROWS, WIDE, dtype=torch.bfloat16)
+    rights = torch.empty(3, blocks, blocks, t.ROWS, WIDE, dtype=torch.int32)
+    matrices = as_arrays(parameter, gradient, velocity)
+    room = as_arrays(ahead, right, sums, lefts, rights)
+    numbers = np.array([momentum, rate, *terms], np.float32)
+    _move(t.configuration(), *matrices, numbers, iterations, *room)
+
+
+@compiled
+def _move(
+    config,
+    parameter,
+    gradient,
+    velocity,
+    numbers,
+    iterations,
+    ahead,
+    right,
+    sums,
+    lefts,
+    rights,
+):
+    momentum, rate, linear, cubic, quintic = numbers
+    rows = len(parameter)
+    steps, blocks = ahead.shape[1], rows // WIDE
+    scale = np.sqrt(rows) / np.sqrt(push(parameter, gradient, velocity, momentum, ahead))
+    of_ahead, of_right, of_sums = address(ahead), address(right), address(sums)
+    of_lefts, of_rights = address(lefts), address(rights)
+    size = rows * rows * 2  # of each of the matrices on the left and right
+    gram, polynomial, total = 0, 1, 2  # their places among those
+    t.configure(config.ctypes.data)
+    across(of_ahead, of_right, 2 * blocks, steps)
+    products(of_ahead, of_right, blocks, blocks, steps, of_sums, 4 * rows)
+    trace = np.float32(0)
+    for r in range(rows):
+        trace += sums[0, r, r]
+    shrink = 1 / (np.sqrt(trace) + np.float32(EPS))
+    for r in range(rows):
+        for c in range(rows):
+            sums[0, r, c] *= shrink * shrink
+    for iteration in range(iterations):
+        # sums[0] is the Gram matrix.
+        spread(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
+        products(of_lefts, of_rights, blocks, blocks, blocks, of_sums + 2 * size, 4 * rows)
+        for r in range(rows):
+            for c in range(rows):
+                sums[1, r, c] = quintic * sums[1, r, c] + cubic * sums[0, r, c]
+            sums[1, r, r] += linear
+        left, other = of_lefts + polynomial * size, of_rights + polynomial * size
+        spread(of_sums + 2 * size, left, other, rows)
+        if iteration:
+            products(left, of_rights + total * size, blocks, blocks, blocks, of_sums, 4 * rows)
+            spread(of_sums, of_lefts + total * size, of_rights + total * size, rows)
+        else:
+            spread(of_sums + 2 * size, of_lefts + total * size, of_rights + total * size, rows)
+        if iteration < iterations - 1:  # after the last nobody asks for it
+            products(left, of_rights + gram * size, blocks, blocks, blocks, of_sums, 4 * rows)
+            spread(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
+            products(of_lefts, other, blocks, blocks, blocks, of_sums, 4 * rows)
+    # The last total, and a pair of rows of the matrix for each two of its columns.
+    for c in range(steps):
+        for r in range(0, rows, 2):
+            low = of_ahead + (r // t.ROWS * steps + c) * TILE + r % t.ROWS * t.ROW
+            target = of_right + (c * blocks + r // WIDE) * FACTOR + r % WIDE // 2 * 2 * t.ROW
+            v.paired(low, low + t.ROW, target)
+    left = of_lefts + total * size
+    factor = -rate * shrink
+    for r in range(blocks):
+        for c in range(steps):
+            begin(of_sums, 4 * WIDE, True)
+            follow(left + 2 * r * blocks * TILE, blocks, of_right + c * blocks * FACTOR, blocks)
+            end(of_sums, 4 * WIDE)
+            settle(parameter, sums.reshape(-1), r * WIDE, c * WIDE, scale, factor)
+    t.release()
+
+
+@compiled
+def push(parameter, gradient, velocity, momentum, ahead):
+    """Nesterov's step of `velocity`, what lies ahead in tiles, and `parameter`'s sum of squares."""
+    rows, columns = parameter.shape
+    squares, sums = 0.0, np.zeros(WIDE, np.float32)
+    for r in range(rows):
+        sums[:] = 0
+        for block in range(ahead.shape[1]):
+            start = block * WIDE
+            if start + WIDE <= columns:  # a number that the compiler knows
+                for c in range(WIDE):
+                    v = gradient[r, start + c] + momentum * velocity[r, start + c]
+                    velocity[r, start + c] = v
+                for c in range(WIDE):
+                    seen = gradient[r, start + c] + momentum * velocity[r, start + c]
+                    ahead[r // t.ROWS, block, r % t.ROWS, c] = stored(seen, ahead[0, 0, 0, 0])
+                for c in range(WIDE):
+                    sums[c] += parameter[r, start + c] * parameter[r, start + c]
+            else:
+                for c in range(columns - start):
+                    v = gradient[r, start + c] + momentum * velocity[r, start + c]
+                    velocity[r, start + c] = v
+                    seen = gradient[r, start + c] + momentum * v
+                    ahead[r // t.ROWS, block, r % t.ROWS, c] = stored(seen, ahead[0, 0, 0, 0])
+                    sums[c] += parameter[r, start + c] * parameter[r, start + c]
+        for c in range(WIDE):
+            squares += sums[c]
+    return np.float32(squares)
+
+
+@compiled
+def settle(parameter, product, row, column, scale, factor):
+    """32x32 of `parameter` times `scale` plus `product` times `factor`."""
+    across = min(WIDE, parameter.shape[1] - column)
+    for r in range(WIDE):
+        for c in range(across):
+            moved = scale * parameter[row + r, column + c] + factor * product[r * WIDE + c]
+            parameter[row + r, column + c] = moved
+
+
+@compiled
+def spread(source, left, right, rows):
+    """A symmetric matrix in fp32 at `source` in bf16 for both sides of a product."""
+    blocks = rows // WIDE
+    for r in range(rows):
+        for block in range(blocks):
+            target = left + (r // t.ROWS * blocks + block) * TILE + r % t.ROWS * t.ROW
+            v.rounded(source + (r * rows + block * WIDE) * 4, target)
+    across(left, right, 2 * blocks, blocks)
+
+
+@compiled
+def across(left, right, tiles, steps):
+    """The tiles for the right side of the transpose of the matrix at `left`."""
+    for tile in range(tiles):
+        for step in range(steps):
+            source = left + (tile * steps + step) * TILE
+            target = right + (tile // 2 * steps + step) * FACTOR + tile % 2 * t.ROW
+            v.turned(source, t.ROW, target, 2 * t.ROW)
+
+
+@compiled
+def products(left, right, rows, columns, steps, result, stride):
+    """The product of two matrices, of so many blocks of 32 rows and columns, in fp32."""
+    for r in range(rows):
+        for c in range(columns):
+            place = result + r * WIDE * stride + c * 4 * WIDE
+            begin(place, stride, True)
+            follow(left + 2 * r * steps * TILE, steps, right + c * steps * FACTOR, steps)
+            end(place, stride)

@@ -1,0 +1,219 @@
+"""What is done with vectors of AVX512 around `tiles`, where numba's loops make none or slow ones.
+
+Addresses and strides are in bytes.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from onecycle.model.compiled.tiles import BYTE, LONG, at, call
+
+WORD = ir.IntType(32)
+HALVES, WORDS = ir.VectorType(ir.IntType(16), 16), ir.VectorType(WORD, 16)
+FLOATS, BYTES = ir.VectorType(ir.FloatType(), 16), ir.VectorType(BYTE, 16)
+
+
+class BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self):
+        return "bfloat"
+
+    def __eq__(self, other):
+        return isinstance(other, BFloat)
+
+    def __hash__(self):
+        return hash(BFloat)
+
+
+BFLOATS = ir.VectorType(BFloat(), 32)
+
+
+def _floats(builder, address, offset):
+    """The 16 numbers in fp32 at `offset` bytes after `address`."""
+    return builder.load(at(builder, address, LONG(offset), FLOATS), align=4)
+
+
+def _keep(builder, low, high, address):
+    """Store two times 16 numbers in fp32 as 32 in bf16."""
+    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    result = builder.bitcast(call(builder, name, BFLOATS, high, low), WORDS)
+    builder.store(result, at(builder, address, LONG(0), WORDS), align=2)
+
+
+def _copied(size):
+    """An instruction that copies `size` bytes."""
+    kind = ir.VectorType(BYTE, size)
+
+    def typed(context, source, target):
+        def made(context, builder, signature, arguments):
+            source, target = (at(builder, address, LONG(0), kind) for address in arguments)
+            builder.store(builder.load(source, align=1), target, align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp), made
+
+    return intrinsic(typed)
+
+
+copy16, copy64 = _copied(16), _copied(64)  # copy64(source, target)
+
+
+@intrinsic
+def clear64(context, target):
+    """64 bytes of zero at `target`."""
+
+    def made(context, builder, signature, arguments):
+        place = at(builder, arguments[0], LONG(0), WORDS)
+        builder.store(ir.Constant(WORDS, [0] * 16), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), made
+
+
+@intrinsic
+def number(context, address):
+    """The number of 64 bits at `address`."""
+
+    def made(context, builder, signature, arguments):
+        return builder.load(at(builder, arguments[0], LONG(0), LONG), align=8)
+
+    return types.int64(types.intp), made
+
+
+@intrinsic
+def rounded(context, source, target):
+    """32 numbers in fp32 at `source` rounded to bf16 at `target`."""
+
+    def made(context, builder, signature, arguments):
+        source, target = arguments
+        _keep(builder, _floats(builder, source, 0), _floats(builder, source, 64), target)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), made
+
+
+@intrinsic
+def largest(context, above, below, target, place):
+    """Of two rows of two times 32 numbers in fp32 the largest each, in bf16 at `target`.
+
+    At `place` a byte for each says which it was. The first of equal ones counts, and the last that
+    is no number, as torch's max pool has it.
+    """
+
+    def made(context, builder, signature, arguments):
+        above, below, target, place = arguments
+        found = []
+        for half in (0, 64):
+            most = _floats(builder, above, half)
+            which = ir.Constant(BYTES, [0] * 16)
+            others = (above, 128), (below, 0), (below, 128)
+            for number, (address, offset) in enumerate(others, start=1):
+                other = _floats(builder, address, offset + half)
+                larger = builder.fcmp_ordered(">", other, most)
+                take = builder.or_(larger, builder.fcmp_unordered("uno", other, other))
+                most = builder.select(take, other, most)
+                which = builder.select(take, ir.Constant(BYTES, [number] * 16), which)
+            found.append(most)
+            builder.store(which, at(builder, place, LONG(half // 4), BYTES), align=1)
+        _keep(builder, *found, target)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), made
+
+
+@intrinsic
+def paired(context, low, high, target):
+    """Two times 32 numbers of 16 bits as 32 pairs at `target`."""
+
+    def made(context, builder, signature, arguments):
+        low, high, target = arguments
+        for part in range(2):
+            halves = (
+                builder.load(at(builder, address, LONG(32 * part), HALVES), align=2)
+                for address in (low, high)
+            )
+            place = at(builder, target, LONG(64 * part), WORDS)
+            builder.store(_pairs(builder, *halves), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), made
+
+
+@intrinsic(prefer_literal=True)
+def chosen(context, source, places, number, target):
+    """The 32 numbers of 16 bits at `source` of which `places` says `number`, else zero."""
+
+    def made(context, builder, signature, arguments):
+        for part in range(2):
+            told = builder.load(at(builder, arguments[1], LONG(16 * part), BYTES), align=1)
+            numbers = builder.load(at(builder, arguments[0], LONG(32 * part), HALVES), align=2)
+            same = builder.icmp_unsigned(
+                "==", told, ir.Constant(BYTES, [number.literal_value] * 16)
+            )
+            result = builder.select(same, numbers, ir.Constant(HALVES, [0] * 16))
+            builder.store(result, at(builder, arguments[3], LONG(32 * part), HALVES), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, number, types.intp), made
+
+
+@intrinsic
+def transposed(context, source, stride, target, target_stride):
+    """32 rows of 16 numbers of 16 bits at `source` as 16 rows of 32 at `target`."""
+
+    def made(context, builder, signature, arguments):
+        source, stride, target, target_stride = arguments
+        rows = [
+            builder.load(at(builder, source, builder.mul(stride, LONG(row)), HALVES), align=2)
+            for row in range(32)
+        ]
+        pairs = [
+            _pairs(builder, low, high) for low, high in zip(rows[::2], rows[1::2], strict=True)
+        ]
+        for row, words in enumerate(_transposed(builder, pairs)):
+            place = at(builder, target, builder.mul(target_stride, LONG(row)), WORDS)
+            builder.store(words, place, align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), made
+
+
+@intrinsic
+def turned(context, source, stride, target, target_stride):
+    """16 rows of 16 numbers of 32 bits at `source` as their columns at `target`."""
+
+    def made(context, builder, signature, arguments):
+        source, stride, target, target_stride = arguments
+        rows = [
+            builder.load(at(builder, source, builder.mul(stride, LONG(row)), WORDS), align=4)
+            for row in range(16)
+        ]
+        for row, words in enumerate(_transposed(builder, rows)):
+            place = at(builder, target, builder.mul(target_stride, LONG(row)), WORDS)
+            builder.store(words, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), made
+
+
+def _pairs(builder, low, high):
+    """Two vectors of 16 numbers of 16 bits as one of 32 bits each."""
+    shifted = builder.shl(builder.zext(high, WORDS), ir.Constant(WORDS, [16] * 16))
+    return builder.or_(builder.zext(low, WORDS), shifted)
+
+
+def _transposed(builder, rows):
+    """16 vectors of 16 numbers as the columns of their matrix: blocks of 1 to 8 change places."""
+    for side in (1, 2, 4, 8):
+        upper = [lane if not lane & side else 16 + (lane ^ side) for lane in range(16)]
+        lower = [lane ^ side if not lane & side else 16 + lane for lane in range(16)]
+        result = list(rows)
+        for row in (row for row in range(16) if not row & side):
+            first, second = rows[row], rows[row + side]
+            for place, lanes in ((row, upper), (row + side, lower)):
+                mask = ir.Constant(WORDS, lanes)
+                result[place] = builder.shuffle_vector(first, second, mask)
+        rows = result
+    return rows
