@@ -47,9 +47,9 @@ class Speednet(Network):
     def forward(self, pixels: Tensor) -> Tensor:
         x = F.silu(self.stem(self.normalize(pixels)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        if x.shape[2:] != (1, 1):  # of one pixel torch's pool takes longer than of nine
-            x = self.pool(x)
-        logits: Tensor = self.fc(x.flatten(1))
+        # Of one pixel torch's pool takes longer than of nine.
+        pooled = x if self.training and x.shape[2:] == (1, 1) else self.pool(x)
+        logits: Tensor = self.fc(pooled.flatten(1))
         return logits.float()
 
 

@@ -97,7 +97,7 @@ def fit(
                 work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
                 answers = augment.answers(labels, plan, mine)
                 loss, correct = found = _in_lanes(work, lanes, part, images, answers)
-                dropped = _update(work, lanes, state, found, dropped)
+                dropped = _update(work, state, lanes, found, dropped)
             # A gradient can be lost without the loss: then the loss tells of it, too.
             told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
             yield Step(state.step, epoch, lr, told, correct, work.images)
@@ -263,7 +263,7 @@ def _dropout_stream(work: _Work, group: int) -> Iterator[None]:
 
 
 def _update(
-    work: _Work, lanes: Lanes, state: TrainState, found: tuple[Tensor, Tensor], dropped: Tensor
+    work: _Work, state: TrainState, lanes: Lanes, found: tuple[Tensor, Tensor], dropped: Tensor
 ) -> Tensor:
     """Move the running statistics and the weights, and count the step; whether it was dropped.
 
