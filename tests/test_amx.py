@@ -14,7 +14,7 @@ from onecycle.model.compiled import amx, newton_schulz
 from onecycle.model.compiled.arrays import as_arrays
 from onecycle.model.convolution import Conv3x3, has_tiles
 from onecycle.recipe.schema import ModelSpec
-from onecycle.training.muon import CUBIC, LINEAR, QUINTIC, Muon, orthogonal
+from onecycle.training.muon import CUBIC, EPS, LINEAR, QUINTIC, Muon, orthogonal
 
 with_amx = pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
 ROUNDED = 2**-8  # of a number in bf16, at most
@@ -231,7 +231,7 @@ def test_a_step_of_muon_by_tiles_is_near_to_that_in_fp32(rows, columns):
     draw = torch.Generator().manual_seed(0)
     place, push, speed = torch.randn(3, rows, columns, generator=draw).unbind()
     at, velocity = place.clone(), speed.clone()
-    newton_schulz.move(at, push.clone(), velocity, 0.6, 0.1, (LINEAR, CUBIC, QUINTIC), 3)
+    newton_schulz.move(at, push.clone(), velocity, 0.6, 0.1, (LINEAR, CUBIC, QUINTIC), 3, EPS)
     expected = push + 0.6 * speed
     torch.testing.assert_close(velocity, expected)
     update = orthogonal(push + 0.6 * expected, 3, -0.1)

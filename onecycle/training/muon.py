@@ -78,7 +78,7 @@ class Muon(torch.optim.Optimizer):
                 for each in (parameter.detach(), gradient, velocity)
             )
             terms = LINEAR, CUBIC, QUINTIC
-            newton_schulz.move(place, push, speed, momentum, rate, terms, iterations)
+            newton_schulz.move(place, push, speed, momentum, rate, terms, iterations, EPS)
             # What torch doesn't see it can't tell those who keep something made of them.
             torch.autograd.graph.increment_version([parameter, velocity])
             return

@@ -17,7 +17,6 @@ from onecycle.model.compiled.passes import stored
 from onecycle.model.compiled.places import WIDE
 from onecycle.model.compiled.products import FACTOR, begin, end, follow
 
-EPS = 1e-7
 TILE = t.ROWS * t.ROW  # bytes
 
 
@@ -29,11 +28,12 @@ def move(
     rate: float,
     terms: tuple[float, float, float],
     iterations: int,
+    eps: float,
 ) -> None:
     """Move `parameter` (rows, columns) and its `velocity` by `gradient`, all in fp32.
 
-    `terms` are the polynomial's linear, cubic and quintic one. Rows are a multiple of 32, and not
-    more than columns.
+    `terms` are the polynomial's linear, cubic and quintic one, `eps` is added to the norm. Rows
+    are a multiple of 32, and not more than columns.
     """
     rows, columns = parameter.shape
     steps, blocks = -(-columns // WIDE), rows // WIDE
@@ -44,7 +44,7 @@ def move(
     rights = torch.empty(3, blocks, blocks, t.ROWS, WIDE, dtype=torch.int32)
     matrices = as_arrays(parameter, gradient, velocity)
     room = as_arrays(ahead, right, sums, lefts, rights)
-    numbers = np.array([momentum, rate, *terms], np.float32)
+    numbers = np.array([momentum, rate, *terms, eps], np.float32)
     _move(t.configuration(), *matrices, numbers, iterations, *room)
 
 
@@ -62,7 +62,7 @@ def _move(
     lefts,
     rights,
 ):
-    momentum, rate, linear, cubic, quintic = numbers
+    momentum, rate, linear, cubic, quintic, eps = numbers
     rows = len(parameter)
     steps, blocks = ahead.shape[1], rows // WIDE
     scale = np.sqrt(rows) / np.sqrt(push(parameter, gradient, velocity, momentum, ahead))
@@ -76,28 +76,28 @@ def _move(
     trace = np.float32(0)
     for r in range(rows):
         trace += sums[0, r, r]
-    shrink = 1 / (np.sqrt(trace) + np.float32(EPS))
+    shrink = 1 / (np.sqrt(trace) + eps)
     for r in range(rows):
         for c in range(rows):
             sums[0, r, c] *= shrink * shrink
     for iteration in range(iterations):
         # sums[0] is the Gram matrix.
-        spread(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
+        both_sides(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
         products(of_lefts, of_rights, blocks, blocks, blocks, of_sums + 2 * size, 4 * rows)
         for r in range(rows):
             for c in range(rows):
                 sums[1, r, c] = quintic * sums[1, r, c] + cubic * sums[0, r, c]
             sums[1, r, r] += linear
         left, other = of_lefts + polynomial * size, of_rights + polynomial * size
-        spread(of_sums + 2 * size, left, other, rows)
+        both_sides(of_sums + 2 * size, left, other, rows)
         if iteration:
             products(left, of_rights + total * size, blocks, blocks, blocks, of_sums, 4 * rows)
-            spread(of_sums, of_lefts + total * size, of_rights + total * size, rows)
+            both_sides(of_sums, of_lefts + total * size, of_rights + total * size, rows)
         else:
-            spread(of_sums + 2 * size, of_lefts + total * size, of_rights + total * size, rows)
+            both_sides(of_sums + 2 * size, of_lefts + total * size, of_rights + total * size, rows)
         if iteration < iterations - 1:  # after the last nobody asks for it
             products(left, of_rights + gram * size, blocks, blocks, blocks, of_sums, 4 * rows)
-            spread(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
+            both_sides(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
             products(of_lefts, other, blocks, blocks, blocks, of_sums, 4 * rows)
     # The last total, and a pair of rows of the matrix for each two of its columns.
     for c in range(steps):
@@ -127,8 +127,8 @@ def push(parameter, gradient, velocity, momentum, ahead):
             start = block * WIDE
             if start + WIDE <= columns:  # a number that the compiler knows
                 for c in range(WIDE):
-                    v = gradient[r, start + c] + momentum * velocity[r, start + c]
-                    velocity[r, start + c] = v
+                    speed = gradient[r, start + c] + momentum * velocity[r, start + c]
+                    velocity[r, start + c] = speed
                 for c in range(WIDE):
                     seen = gradient[r, start + c] + momentum * velocity[r, start + c]
                     ahead[r // t.ROWS, block, r % t.ROWS, c] = stored(seen, ahead[0, 0, 0, 0])
@@ -136,9 +136,9 @@ def push(parameter, gradient, velocity, momentum, ahead):
                     sums[c] += parameter[r, start + c] * parameter[r, start + c]
             else:
                 for c in range(columns - start):
-                    v = gradient[r, start + c] + momentum * velocity[r, start + c]
-                    velocity[r, start + c] = v
-                    seen = gradient[r, start + c] + momentum * v
+                    speed = gradient[r, start + c] + momentum * velocity[r, start + c]
+                    velocity[r, start + c] = speed
+                    seen = gradient[r, start + c] + momentum * speed
                     ahead[r // t.ROWS, block, r % t.ROWS, c] = stored(seen, ahead[0, 0, 0, 0])
                     sums[c] += parameter[r, start + c] * parameter[r, start + c]
         for c in range(WIDE):
@@ -149,15 +149,15 @@ def push(parameter, gradient, velocity, momentum, ahead):
 @compiled
 def settle(parameter, product, row, column, scale, factor):
     """32x32 of `parameter` times `scale` plus `product` times `factor`."""
-    across = min(WIDE, parameter.shape[1] - column)
+    wide = min(WIDE, parameter.shape[1] - column)
     for r in range(WIDE):
-        for c in range(across):
+        for c in range(wide):
             moved = scale * parameter[row + r, column + c] + factor * product[r * WIDE + c]
             parameter[row + r, column + c] = moved
 
 
 @compiled
-def spread(source, left, right, rows):
+def both_sides(source, left, right, rows):
     """A symmetric matrix in fp32 at `source` in bf16 for both sides of a product."""
     blocks = rows // WIDE
     for r in range(rows):
