@@ -11,6 +11,7 @@ Taylor's, 2017, whose squares may cross the border; cifar10-fast's lie inside th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -162,13 +163,25 @@ def answers(labels: Tensor, plan: Plan, places: Tensor) -> Answers:
 def resized(images: Tensor, side: int) -> Tensor:
     """(n, H, W, 3) uint8 or float as float (n, side, side, 3), averaged over the pixels that merge.
 
-    Images that have that size already are given back as they are.
+    Images that have that size already are given back as they are. Rows and columns are multiplied
+    by what `torch.nn.functional.interpolate` makes of them, which takes three times as long.
     """
-    if images.shape[1] == side:
+    count, height, width, channels = images.shape
+    if height == side:
         return images
-    seen = images.float().permute(0, 3, 1, 2)
-    small = F.interpolate(seen, (side, side), mode="bilinear", antialias=True)
-    return small.permute(0, 2, 3, 1)
+    each = torch.eye(channels, device=images.device)
+    across = torch.kron(_shrinking(width, side, images.device), each)
+    lines = images.float().view(count * height, width * channels) @ across
+    down = _shrinking(height, side, images.device).T
+    small = down @ lines.view(count, height, side * channels)
+    return small.view(count, side, side, channels)
+
+
+@cache
+def _shrinking(size: int, side: int, device: torch.device) -> Tensor:
+    """What each of `size` pixels in a line counts in `side` ones, (size, side)."""
+    lines = torch.eye(size, device=device)[None, None]
+    return F.interpolate(lines, (size, side), mode="bilinear", antialias=True)[0, 0]
 
 
 def _stream(seed: int, epoch: int, kind: int) -> np.random.Generator:
