@@ -67,8 +67,19 @@ class Lanes:
         wait(futures)
         results = [future.result() for future in futures]
         for twin in self.models[1:]:
-            _add(self.models[0], twin)
+            self._add(twin)
         return results
+
+    def _add(self, twin: nn.Module) -> None:
+        """Add the gradients and the step's statistics of `twin` to the model's; forget them."""
+        model, count = self.models[0], len(self.models)
+        pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
+        pairs.sort(key=lambda pair: -pair[0].numel())  # so that shares are about as large
+        self.each(_add_gradients, [pairs[lane::count] for lane in range(count)])
+        for here, there in zip(norms(model), norms(twin), strict=True):
+            for all_, some in ((here.step_mean, there.step_mean), (here.step_var, there.step_var)):
+                all_.add_(some)
+                some.zero_()
 
     def each(self, work: Callable[[Any], None], items: list[Any]) -> None:
         """`work` on each of `items`, which don't depend on one another, in the lanes' threads."""
@@ -128,13 +139,9 @@ def _twin(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _add(model: nn.Module, twin: nn.Module) -> None:
-    """Add the gradients and the step's statistics of `twin` to those of `model`; forget them."""
-    for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
+def _add_gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
+    """Add the gradients of the second of each pair to those of the first, and forget them."""
+    for ours, its in pairs:
         if its.grad is not None:
             ours.grad = its.grad if ours.grad is None else ours.grad.add_(its.grad)
             its.grad = None
-    for here, there in zip(norms(model), norms(twin), strict=True):
-        for all_, some in ((here.step_mean, there.step_mean), (here.step_var, there.step_var)):
-            all_.add_(some)
-            some.zero_()
