@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -19,8 +19,10 @@ from onecycle.errors import RecipeError
 from onecycle.ranks import local_world
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AMX = torch.cpu._is_amx_tile_supported()
 PIECE_ON_CPU = 64  # images of PIECE_SIDE pixels computed at once so that activations stay in cache
 PIECE_SIDE = 32
+PIECE_BY_TILES = 256  # whose maps are in the cache anyway, a few at a time
 PIECE_ON_ACCELERATOR = 1024
 FP16_LOSS_SCALE = 1024.0
 MOST_THREADS = 1024  # more than any machine's cores would only wait for each other
@@ -51,7 +53,9 @@ class Machine:
     @property
     def piece(self) -> int:
         """Images of 32 pixels to compute at once, where the recipe leaves that open."""
-        return PIECE_ON_CPU if self.device == "cpu" else PIECE_ON_ACCELERATOR
+        if self.device != "cpu":
+            return PIECE_ON_ACCELERATOR
+        return PIECE_BY_TILES if self.precision == "bf16" and has_tiles() else PIECE_ON_CPU
 
     def at_once(self, side: int) -> int:
         """Images of `side` pixels to compute at once: as many pixels as of 32, at least one."""
@@ -109,6 +113,20 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if precision == "auto":
         precision, reason = _best_precision(device)
     return Machine(device, precision, torch.get_num_threads(), reason)
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether `onecycle.model.compiled` may use AMX here.
+
+    The CPU has it, the system gives it to this process, and numba's compiler knows of it.
+    """
+    if not AMX or not torch.cpu._init_amx():
+        return False
+    from llvmlite import binding  # slow to import
+
+    features = binding.get_host_cpu_features()
+    return bool(features.get("amx-bf16") and features.get("avx512bf16"))
 
 
 def usable_cores() -> int:

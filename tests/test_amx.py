@@ -1,4 +1,4 @@
-"""Convolutions and Muon's steps by AMX's tiles, against torch's own in fp32."""
+"""A layer of a training step by AMX's tiles, against torch's own in fp32."""
 
 import copy
 
@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from llvmlite import binding
+from torch import nn
 
-from onecycle.model import convolution
+from onecycle.machine import has_tiles
+from onecycle.model import tiled
 from onecycle.model.build import NETWORKS
-from onecycle.model.compiled import amx, newton_schulz
+from onecycle.model.compiled import amx
 from onecycle.model.compiled.arrays import as_arrays
-from onecycle.model.convolution import Conv3x3, has_tiles
+from onecycle.model.convolution import Conv3x3
+from onecycle.model.layers import ACTIVATIONS, EPS, GhostBatchNorm, conv_pool_norm_activate
 from onecycle.recipe.schema import ModelSpec
-from onecycle.training.muon import CUBIC, EPS, LINEAR, QUINTIC, Muon, orthogonal
 
 with_amx = pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
 ROUNDED = 2**-8  # of a number in bf16, at most
@@ -34,28 +35,33 @@ def maps(*shape, seed=0):
     return made.to(memory_format=torch.channels_last)
 
 
-def layer(inputs, outputs, *, bias=False):
+def layer(inputs, outputs, *, bias=False, groups=1):
     conv = Conv3x3(inputs, outputs, bias=bias).to(memory_format=torch.channels_last)
     conv.weight.data = maps(outputs, inputs, 3, 3, seed=1) / 8
-    return conv.train()
+    norm = GhostBatchNorm(outputs)
+    norm.weight.data, norm.bias.data = torch.rand(outputs) + 0.5, torch.randn(outputs)
+    norm.groups = groups
+    return conv.train(), norm.train()
 
 
-def steps(conv, x, gradient, *, pool, seen=True):
-    """The output and all gradients, in bf16."""
-    x = x.clone().requires_grad_(seen)
-    conv.zero_grad()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = conv(x, pool=pool)
+def step(parts, x, gradient, *, pool, activation="silu", plus=None, fp32=False):
+    """The output, the statistics and all gradients, in bf16; `plus` may be a map or "itself"."""
+    conv, norm = copy.deepcopy(parts)
+    x = x.clone().requires_grad_()
+    more = x if isinstance(plus, str) else plus if plus is None else plus.clone().requires_grad_()
+    halve = nn.MaxPool2d(2) if pool else nn.Identity()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not fp32):
+        y = conv_pool_norm_activate(x, conv, halve, norm, activation, more)
     y.backward(gradient.to(y.dtype))
-    return y.detach().float(), x.grad, conv.weight.grad.clone()
+    learnt = [p.grad for p in (conv.weight, *norm.parameters())]
+    given = [x.grad] if more is None or more is x else [x.grad, more.grad]
+    return [y.detach().float(), norm.step_mean, norm.step_var, *given, *learnt]
 
 
-def in_fp32(conv, x, gradient, *, pool):
-    x, weight = x.clone().requires_grad_(), conv.weight.detach().clone().requires_grad_()
-    y = F.conv2d(x, weight, conv.bias, padding=1)
-    y = F.max_pool2d(y, 2) if pool else y
-    y.backward(gradient)
-    return y.detach(), x.grad, weight.grad
+def close(ours, theirs, most=3 * ROUNDED):
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.shape == other.shape and mine.stride() == other.stride()
+        assert (mine - other).norm() < most * other.norm()
 
 
 @with_amx
@@ -73,41 +79,74 @@ def in_fp32(conv, x, gradient, *, pool):
         (130, 64, 64, 2),
         (1, 16, 32, 33),
         (1, 32, 32, 4),
+        (3, 256, 288, 4),
     ],
 )
-def test_a_convolution_and_its_gradients_are_torchs(images, inputs, outputs, side, pool):
-    conv, x = layer(inputs, outputs, bias=side == 5), maps(images, inputs, side, side)
+def test_a_layer_and_its_gradients_are_torchs(images, inputs, outputs, side, pool):
+    parts, x = layer(inputs, outputs), maps(images, inputs, side, side)
     size = side // 2 if pool else side
     gradient = maps(images, outputs, size, size, seed=2)
-    ours = steps(conv, x, gradient, pool=pool)
-    for mine, torchs in zip(ours, in_fp32(conv, x, gradient, pool=pool), strict=True):
-        assert mine.shape == torchs.shape and mine.stride() == torchs.stride()
-        assert (mine - torchs).norm() < ROUNDED * torchs.norm()
-    assert torch.equal(ours[0], steps(conv, x, gradient, pool=pool)[0])
+    ours = step(parts, x, gradient, pool=pool)
+    close(ours, step(parts, x, gradient, pool=pool, fp32=True))
+    for once, again in zip(ours, step(parts, x, gradient, pool=pool), strict=True):
+        assert torch.equal(once, again)
 
 
 @with_amx
-@pytest.mark.parametrize("images", [1, 2, 31, 32, 125])
+@pytest.mark.parametrize("plus", ["nothing", "itself", "another"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_and_sum_is_torchs(activation, plus):
+    parts, x, gradient = layer(64, 64), maps(20, 64, 6, 6), maps(20, 64, 6, 6, seed=2)
+    more = {"nothing": None, "itself": "itself", "another": maps(20, 64, 6, 6, seed=3)}[plus]
+    ways = {"pool": False, "activation": activation, "plus": more}
+    ours, theirs = (step(parts, x, gradient, **ways, fp32=fp32) for fp32 in (False, True))
+    # Near zero the slope of ReLU is another one after rounding.
+    close(ours, theirs, 0.1 if activation == "relu" else 3 * ROUNDED)
+
+
+@with_amx
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups_are_normalized_each_by_itself(groups):
+    parts, x = layer(32, 64, groups=groups), maps(25, 32, 9, 9) + 1
+    x *= torch.linspace(0.5, 2, 25).view(-1, 1, 1, 1)
+    gradient, plus = maps(25, 64, 4, 4, seed=2), maps(25, 64, 4, 4, seed=3)
+    ours, theirs = (
+        step(parts, x.bfloat16().float(), gradient, pool=True, plus=plus, fp32=fp32)
+        for fp32 in (False, True)
+    )
+    close(ours, theirs)
+
+
+@with_amx
+def test_of_a_bias_before_the_norm_nothing_is_left_but_the_mean():
+    parts, x, gradient = layer(32, 32, bias=True), maps(9, 32, 6, 6), maps(9, 32, 3, 3, seed=2)
+    parts[0].bias.data.normal_(0, 3)
+    ours, theirs = (step(parts, x, gradient, pool=True, fp32=fp32) for fp32 in (False, True))
+    close(ours, theirs)
+    conv, norm = parts
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conv_pool_norm_activate(x, conv, None, norm, "silu").float().sum().backward()
+    assert torch.equal(conv.bias.grad, torch.zeros(32))
+
+
+@with_amx
+@pytest.mark.parametrize("images", [31, 32, 125])
 def test_maps_of_one_pixel_meet_the_middle_of_the_weight_alone(images):
-    conv, x = layer(64, 32), maps(images, 64, 1, 1)
-    gradient = maps(images, 32, 1, 1, seed=2)
-    ours = steps(conv, x, gradient, pool=False)
-    for mine, torchs in zip(ours, in_fp32(conv, x, gradient, pool=False), strict=True):
-        assert (mine - torchs).norm() < ROUNDED * torchs.norm()
-    around = ours[2].clone()
+    parts, x, gradient = layer(64, 32), maps(images, 64, 1, 1), maps(images, 32, 1, 1, seed=2)
+    ours = step(parts, x, gradient, pool=False)
+    close(ours, step(parts, x, gradient, pool=False, fp32=True))
+    around = ours[4].clone()
     around[:, :, 1, 1] = 0
     assert not around.any()
 
 
 @with_amx
 def test_the_first_of_equal_pixels_counts_and_the_last_that_is_no_number():
-    conv, x = layer(32, 32), torch.randint(0, 3, (6, 32, 8, 8)).float()
-    torch.nn.init.dirac_(conv.weight)
+    parts, x = layer(32, 32), torch.randint(0, 3, (6, 32, 8, 8)).float()
+    torch.nn.init.dirac_(parts[0].weight)
     x = x.to(memory_format=torch.channels_last)
     gradient = maps(6, 32, 4, 4, seed=2)
-    y, to_x, _ = steps(conv, x, gradient, pool=True)
-    expected, to_expected, _ = in_fp32(conv, x, gradient, pool=True)
-    assert torch.equal(y, expected) and torch.equal(to_x, to_expected)
+    close(step(parts, x, gradient, pool=True), step(parts, x, gradient, pool=True, fp32=True))
     images, channels = torch.arange(2), torch.zeros(2, dtype=torch.int64)
     numbers = torch.tensor([[1.0, torch.nan, 2, 3], [torch.nan, 4, torch.nan, 1]])
     product = torch.zeros(32, 32)
@@ -140,47 +179,71 @@ def pooled(product):
 
 
 @with_amx
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_number_that_is_none_is_not_lost(activation, bad):
+    parts, x, gradient = layer(32, 32), maps(4, 32, 6, 6), maps(4, 32, 6, 6, seed=2)
+    x[1, 5, 2, 2] = bad
+    found = step(parts, x, gradient, pool=False, activation=activation)
+    assert not torch.isfinite(found[0]).all() and not torch.isfinite(found[2]).all()
+    x = maps(4, 32, 6, 6)
+    gradient[1, 5, 2, 2] = bad
+    found = step(parts, x, gradient, pool=False, activation=activation)
+    assert not any(torch.isfinite(each).all() for each in found[3:])
+
+
+@with_amx
 def test_no_gradient_is_computed_for_what_asks_for_none():
-    conv, x, gradient = layer(24, 32), maps(3, 24, 9, 9), maps(3, 32, 4, 4, seed=2)
-    _, to_x, to_weight = steps(conv, x, gradient, pool=True, seen=False)
-    assert to_x is None
-    assert torch.equal(to_weight, steps(conv, x, gradient, pool=True)[2])
+    (conv, norm), x = layer(24, 32), maps(3, 24, 9, 9)
+    y, found = tiled.layer(x.bfloat16(), [3], conv, norm.weight, norm.bias, EPS, True, "silu", None)
+    y.float().sum().backward()
+    assert x.grad is None and not found.requires_grad and conv.weight.grad.norm() > 0
+
+
+@with_amx
+@pytest.mark.parametrize("pool", [False, True], ids=["as it is", "pooled"])
+def test_predictions_are_normalized_by_the_running_statistics(pool):
+    (conv, norm), x = layer(40, 64, bias=True), maps(30, 40, 7, 7)
+    norm.running_mean, norm.running_var = torch.randn(64), torch.rand(64) + 0.5
+    conv.eval(), norm.eval()
+    halve = nn.MaxPool2d(2) if pool else nn.Identity()
+    plus = maps(30, 64, 3 if pool else 7, 3 if pool else 7, seed=3)
+    with torch.inference_mode():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ours = conv_pool_norm_activate(x, conv, halve, norm, "silu", plus)
+        theirs = conv_pool_norm_activate(x, conv, halve, norm, "silu", plus)
+    assert ours.dtype == torch.bfloat16 and theirs.dtype == torch.float32
+    close([ours.float()], [theirs])
 
 
 @with_amx
 def test_a_weight_is_packed_once_a_step_and_anew_when_it_moved():
-    conv, x = layer(32, 32), maps(2, 32, 4, 4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        first = conv(x)
-        packed = conv.once("packed", lambda: pytest.fail("it was packed"))
-        again = conv(x)
-        with torch.no_grad():
-            conv.weight.mul_(2)
-        assert torch.equal(conv(x), 2 * first) and torch.equal(first, again)
+    (conv, norm), x = layer(32, 32), maps(2, 32, 4, 4)
+
+    def output():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return conv_pool_norm_activate(x, conv, None, norm, "none")
+
+    first = output()
+    packed = conv.once("packed", lambda: pytest.fail("it was packed"))
+    assert torch.equal(output(), first)
+    with torch.no_grad():
+        conv.weight[0].mul_(-1)
+    assert not torch.equal(output(), first)
     assert conv.once("packed", lambda: pytest.fail("it wasn't packed anew")) is not packed
 
 
 @pytest.mark.parametrize(
     "way",
-    [
-        "eval",
-        "fp32",
-        "two threads",
-        "33 outputs",
-        "3 inputs",
-        "129 pixels",
-        "no AMX",
-        "as it must be",
-    ],
+    ["fp32", "two threads", "33 outputs", "3 inputs", "129 pixels", "one number", "no AMX", "fits"],
 )
 def test_torch_computes_what_tiles_are_not_for(way, monkeypatch):
-    monkeypatch.setattr(convolution, "has_tiles", lambda: way != "no AMX")
+    monkeypatch.setattr(tiled, "has_tiles", lambda: way != "no AMX")
     conv = Conv3x3(3 if way == "3 inputs" else 32, 33 if way == "33 outputs" else 32)
-    conv.train(way != "eval")
     torch.set_num_threads(2 if way == "two threads" else 1)
-    side = 129 if way == "129 pixels" else 128
+    x = torch.zeros(1, 1, 1, {"129 pixels": 129, "one number": 1}.get(way, 128))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "fp32"):
-        assert conv.pools(torch.zeros(1, 1, 1, side)) == (way == "as it must be")
+        assert tiled.possible(x, [1], conv, False) == (way == "fits")
 
 
 @with_amx
@@ -194,7 +257,7 @@ def test_a_networks_gradients_are_as_near_to_fp32_as_without_tiles(name, monkeyp
     labels = torch.from_numpy(draw.integers(0, 10, 20))
     found = {}
     for way in ("fp32", "tiles", "torch"):
-        monkeypatch.setattr(convolution, "has_tiles", lambda way=way: way == "tiles")
+        monkeypatch.setattr(tiled, "has_tiles", lambda way=way: way == "tiles")
         one = copy.deepcopy(model)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "fp32"):
             logits = one(pixels)
@@ -212,62 +275,3 @@ def test_images_side_by_side_have_a_place_each_with_zeros_between(images, side, 
     assert 1 <= abreast <= images and run % 2 == 0 and abreast * pitch <= run
     assert pitch > side or side == 1
     assert abreast == 1 or (side * run <= amx.AT_ONCE and not (pooled and pitch % 2))
-
-
-def test_there_are_tiles_only_where_the_cpu_the_system_and_the_compiler_have_them(monkeypatch):
-    found = []
-    for cpu, system, compiler in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1)):
-        monkeypatch.setattr(convolution, "AMX", bool(cpu))
-        monkeypatch.setattr(torch.cpu, "_init_amx", lambda system=system: bool(system))
-        features = {"amx-bf16": bool(compiler), "avx512bf16": True}
-        monkeypatch.setattr(binding, "get_host_cpu_features", lambda features=features: features)
-        found.append(has_tiles.__wrapped__())
-    assert found == [False, False, False, True]
-
-
-@with_amx
-@pytest.mark.parametrize("rows, columns", [(32, 45), (32, 216), (64, 288), (128, 1152), (256, 576)])
-def test_a_step_of_muon_by_tiles_is_near_to_that_in_fp32(rows, columns):
-    draw = torch.Generator().manual_seed(0)
-    place, push, speed = torch.randn(3, rows, columns, generator=draw).unbind()
-    at, velocity = place.clone(), speed.clone()
-    newton_schulz.move(at, push.clone(), velocity, 0.6, 0.1, (LINEAR, CUBIC, QUINTIC), 3, EPS)
-    expected = push + 0.6 * speed
-    torch.testing.assert_close(velocity, expected)
-    update = orthogonal(push + 0.6 * expected, 3, -0.1)
-    scaled = place * (rows**0.5 / place.norm())
-    assert ((at - scaled) - update).norm() < 0.03 * update.norm()
-
-
-@with_amx
-def test_muon_moves_by_tiles_where_products_are_in_bf16(monkeypatch):
-    moved, made = [], []
-    monkeypatch.setattr(newton_schulz, "move", lambda *given: made.append(given[0].shape))
-    for shape, memory in (
-        ((32, 32, 3, 3), torch.channels_last),
-        ((32, 32, 3, 3), torch.contiguous_format),
-        ((33, 32, 3, 3), torch.channels_last),
-        ((64, 4, 3, 3), torch.channels_last),
-    ):
-        weight = torch.nn.Parameter(torch.randn(shape).to(memory_format=memory))
-        weight.grad = torch.randn_like(weight)
-        optimizer = Muon([weight], 0.1, momentum=0.6, iterations=3)
-        before = weight.detach().clone()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            optimizer.step()
-        moved.append(not torch.equal(weight, before))  # by torch: what stands in moves nothing
-        optimizer.step()  # in fp32
-    assert made == [(32, 288)] and moved == [False, True, True, True]
-
-
-@with_amx
-def test_what_muon_moves_by_tiles_is_packed_anew():
-    conv, x = layer(32, 32), maps(2, 32, 4, 4)
-    optimizer = Muon([conv.weight], 0.1, momentum=0.6, iterations=3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        before = conv(x)
-        before.sum().backward()
-        optimizer.step()
-        after = conv(x)
-        conv.train()
-        assert torch.equal(conv(x), after) and not torch.equal(after, before)

@@ -60,7 +60,6 @@ def test_bf16_maps_abreast_are_as_near_to_fp32_as_torchs(
 ) -> None:
     monkeypatch.setattr(convolution, "X86", True)
     monkeypatch.setattr(convolution, "AMX", amx)
-    monkeypatch.setattr(convolution, "has_tiles", lambda: False)
     x, weight = maps(40, 32, 3, 3, dtype=torch.float32), maps(32, 32, 3, 3, dtype=torch.float32)
     exact = torch.autograd.grad(F.conv2d(x, weight, padding=1).square().sum(), (x, weight))
     errors = []

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from llvmlite import binding
 
 from onecycle import machine as machines
 from onecycle.machine import Machine
@@ -79,6 +80,24 @@ def test_a_moment_in_which_the_machine_is_busy_does_not_tell_types_apart(monkeyp
 @pytest.mark.parametrize(("side", "images"), [(16, 256), (32, 64), (64, 16), (128, 4), (4096, 1)])
 def test_as_many_pixels_are_computed_at_once_whatever_the_images_size(side, images):
     assert machines.choose("cpu", "fp32", 1).at_once(side) == images
+
+
+def test_there_are_tiles_only_where_the_cpu_the_system_and_the_compiler_have_them(monkeypatch):
+    found = []
+    for cpu, system, compiler in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1)):
+        monkeypatch.setattr(machines, "AMX", bool(cpu))
+        monkeypatch.setattr(torch.cpu, "_init_amx", lambda system=system: bool(system))
+        features = {"amx-bf16": bool(compiler), "avx512bf16": True}
+        monkeypatch.setattr(binding, "get_host_cpu_features", lambda features=features: features)
+        found.append(machines.has_tiles.__wrapped__())
+    assert found == [False, False, False, True]
+
+
+def test_more_images_are_computed_at_once_by_tiles(monkeypatch):
+    monkeypatch.setattr(machines, "has_tiles", lambda: True)
+    assert Machine("cpu", "bf16", 2, "").piece == 4 * Machine("cpu", "fp32", 2, "").piece
+    monkeypatch.setattr(machines, "has_tiles", lambda: False)
+    assert Machine("cpu", "bf16", 2, "").piece == Machine("cpu", "fp32", 2, "").piece
 
 
 def test_threads_are_set_and_recorded():

@@ -1,10 +1,13 @@
 """The whitening stem: patches through it have no correlation left, and it comes from the data."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from onecycle.model.whitening import Whitening
+from onecycle.machine import has_tiles
+from onecycle.model.layers import Normalize
+from onecycle.model.whitening import Whitening, whiten_activate
 from onecycle.training import state as states
 
 
@@ -58,3 +61,26 @@ def test_a_new_run_takes_its_filters_from_all_over_the_training_part(
     monkeypatch.setattr(Whitening, "learn", lambda self, images: seen.append(len(images)))
     states.create(recipe, data, machine, 0)
     assert seen == [24]  # every fourth of 96
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
+@pytest.mark.parametrize("side", [5, 6, 8, 16, 31, 32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("learnt", [True, False], ids=["learnt", "new"])
+def test_at_once_it_is_what_it_is_one_after_another(side, dtype, learnt):
+    normalize = Normalize(np.array([125.0, 122.0, 113.0]), np.array([62.0, 61.0, 66.0]))
+    stem = Whitening(24, 2)
+    if learnt:
+        stem.learn(smooth())
+    draw = torch.Generator().manual_seed(side)
+    pixels = torch.randint(0, 256, (3, side, side + 1, 3), generator=draw).to(dtype)
+    exact = whiten_activate(pixels, normalize, stem)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = whiten_activate(pixels, normalize, stem)
+    torch.set_num_threads(threads)
+    assert ours.dtype == torch.bfloat16 and ours.shape == exact.shape
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert (ours.float() - exact).abs().max() <= 2**-8 * exact.abs().max()
+    assert (ours.float() - exact).norm() < 2**-8 * exact.norm()

@@ -7,35 +7,29 @@ them side by side, copies included. What is faster where is in bench/LOG.md, sec
 
 import platform
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
-from onecycle.model.compiled.arrays import as_arrays
+from onecycle.machine import AMX
 
 T = TypeVar("T")
 
-AMX = torch.cpu._is_amx_tile_supported()
 X86 = platform.machine().lower() in ("x86_64", "amd64")  # elsewhere nothing was measured
 # Pixels a side, up to which wide maps are faster: in bf16 with AMX for all three convolutions, and
 # for the gradient of the weights alone; on any x86 for the latter.
 ALL_FOR_AMX, WEIGHT_FOR_AMX, WEIGHT = 6, 10, 3
 ABREAST = 32  # images of a wide map, so that its rows fill the tiles of AMX
-WHOLE, LEAST = 32, 16  # channels that `amx` computes together, and inputs that are worth it
-MOST = 128  # pixels a side, beyond which a single image's maps leave the cache
 
 
 class Conv3x3(nn.Conv2d):
     """A convolution of 3x3 pixels at stride 1 that keeps the map's size; (N, C, H, W) in and out.
 
     The same as `nn.Conv2d`, but for the order of its sums: on an x86 CPU, where maps are small,
-    some or all of it is computed of maps side by side, and in a training step in bf16 on one
-    thread with AMX all of it by `amx`.
+    some or all of it is computed of maps side by side.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
@@ -63,25 +57,9 @@ class Conv3x3(nn.Conv2d):
         """The weight in `dtype`."""
         return self.once(dtype, lambda: self.weight.detach().to(dtype))
 
-    def pools(self, x: Tensor) -> bool:
-        """Whether `forward` is that of `amx`, which pools with no map of `x`'s size in between."""
-        here = x.device.type == "cpu" and _dtype(x) is torch.bfloat16
-        alone = self.training and torch.get_num_threads() == 1
-        inputs, outputs = self.in_channels, self.out_channels
-        channels = inputs >= LEAST and inputs % 8 == 0 and outputs % WHOLE == 0
-        return here and alone and channels and max(x.shape[-2:]) <= MOST and has_tiles()
-
-    def forward(self, x: Tensor, pool: bool = False) -> Tensor:
-        """The convolution of `x`, max pooled by 2 if `pool`."""
-        dtype = _dtype(x)
-        if self.pools(x):
-            packed = self.once("packed", lambda: _packed(self.rounded(dtype)))
-            y: Tensor = Tiled.apply(x.to(dtype), self.weight, packed, pool)  # type: ignore[no-untyped-call]
-            return y if self.bias is None else y + self.bias.to(dtype).view(1, -1, 1, 1)
-        y = self._abreast(x, dtype)
-        return F.max_pool2d(y, 2) if pool else y
-
-    def _abreast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of `x`."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         amx, side = AMX and dtype is torch.bfloat16, max(x.shape[-2:])
         whole = amx and side <= ALL_FOR_AMX
         learns = self.training and side <= (WEIGHT_FOR_AMX if amx else WEIGHT)
@@ -89,71 +67,6 @@ class Conv3x3(nn.Conv2d):
             return super().forward(x)
         y: Tensor = Abreast.apply(x.to(dtype), self.weight, self.rounded(dtype), whole)  # type: ignore[no-untyped-call]
         return y if self.bias is None else y + self.bias.to(dtype).view(1, -1, 1, 1)
-
-
-@cache
-def has_tiles() -> bool:
-    """Whether `onecycle.model.compiled` may use AMX here.
-
-    The CPU has it, the system gives it to this process, and numba's compiler knows of it.
-    """
-    if not AMX or not torch.cpu._init_amx():
-        return False
-    from llvmlite import binding  # slow to import
-
-    features = binding.get_host_cpu_features()
-    return bool(features.get("amx-bf16") and features.get("avx512bf16"))
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    """The type that a convolution of `x` has here."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-
-
-def _packed(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`weight` (O, C, 3, 3) in bf16 as `amx.forward` and `amx.backward` take it."""
-    from onecycle.model.compiled import amx  # slow to import
-
-    outputs, inputs = weight.shape[:2]
-    whole, size = -(-inputs // WHOLE) * WHOLE, (9, WHOLE // 2, WHOLE)
-    ahead = torch.zeros(outputs // WHOLE, whole // WHOLE, *size, dtype=torch.uint32)
-    back = torch.zeros(whole // WHOLE, outputs // WHOLE, *size, dtype=torch.uint32)
-    (numbers,) = as_arrays(weight.permute(0, 2, 3, 1).contiguous())
-    amx.pack(numbers, ahead.numpy())
-    amx.pack_back(numbers, back.numpy())
-    return ahead, back
-
-
-class Tiled(torch.autograd.Function):
-    """The convolution of x (N, C, H, W) with a weight (O, C, 3, 3) by `amx`, perhaps max pooled.
-
-    The weight comes twice: as it is learnt, and packed.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, learnt: Tensor, packed: tuple[Tensor, Tensor], pool: bool
-    ) -> Tensor:
-        from onecycle.model.compiled import amx  # slow to import
-
-        maps = x.permute(0, 2, 3, 1).contiguous()
-        y, which = amx.convolved(maps, packed[0], pool)
-        ctx.save_for_backward(maps, which, packed[1])
-        ctx.inputs = learnt.shape[1]
-        return y.permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from onecycle.model.compiled import amx  # slow to import
-
-        maps, which, back = ctx.saved_tensors
-        gradient = gradients[0].permute(0, 2, 3, 1).contiguous()
-        of_x = ctx.needs_input_grad[0]
-        to_x, to_weight = amx.gradients(maps, gradient, which, back, of_x)
-        to_x, to_weight = to_x[..., : ctx.inputs], to_weight[..., : ctx.inputs]
-        weight = to_weight.view(len(to_weight), 3, 3, -1).permute(0, 3, 1, 2)
-        return to_x.permute(0, 3, 1, 2) if of_x else None, weight, None, None
 
 
 class Abreast(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """The blocks that the networks are made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from onecycle.model import fused
+from onecycle.model import fused, tiled
 from onecycle.model.convolution import Conv3x3
 from onecycle.recipe.schema import ModelSpec
 
@@ -78,24 +78,30 @@ class GhostBatchNorm(nn.Module):
 
     def train_on(self, x: Tensor, *, pool: bool = False, activation: str = "none") -> Tensor:
         """A training step's batch norm of `x`, max pooled by 2 before and activated after it."""
-        if self.groups == 1:
-            return self._normalize(x, pool, activation)
-        # split_with_sizes, unlike tensor_split, keeps channels_last in the backward pass.
         sizes = group_sizes(len(x), self.groups)
-        parts = torch.split(x, sizes)
-        return torch.cat([self._normalize(part, pool, activation) for part in parts])
+        # split_with_sizes, unlike tensor_split, keeps channels_last in the backward pass.
+        parts = [x] if self.groups == 1 else torch.split(x, sizes)
+        ys, means, variances = zip(
+            *(self._normalize(p, pool, activation) for p in parts), strict=True
+        )
+        self.note(sizes, means, variances)
+        return ys[0] if self.groups == 1 else torch.cat(ys)
 
-    def _normalize(self, x: Tensor, pool: bool, activation: str) -> Tensor:
+    def note(
+        self, sizes: Iterable[int], means: Iterable[Tensor], variances: Iterable[Tensor]
+    ) -> None:
+        """Take the statistics of groups of `sizes` images into those of the step."""
+        for size, mean, variance in zip(sizes, means, variances, strict=True):
+            self.step_mean.add_(mean, alpha=size)
+            self.step_var.add_(variance, alpha=size)
+
+    def _normalize(self, x: Tensor, pool: bool, activation: str) -> tuple[Tensor, Tensor, Tensor]:
         if fused.possible(x, pool):
-            y, mean, var = fused.pool_norm_activate(
+            return fused.pool_norm_activate(
                 x, self.weight, self.bias, EPS, pool=pool, activation=activation
             )
-        else:
-            y, mean, var = self._by_torch(F.max_pool2d(x, 2) if pool else x)
-            y = ACTIVATIONS[activation](y)
-        self.step_mean.add_(mean, alpha=len(x))
-        self.step_var.add_(var, alpha=len(x))
-        return y
+        y, mean, var = self._by_torch(F.max_pool2d(x, 2) if pool else x)
+        return ACTIVATIONS[activation](y), mean, var
 
     def _by_torch(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The batch norm of `x`, with the mean and variance of each channel."""
@@ -127,18 +133,50 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def conv_pool_norm_activate(
-    x: Tensor, conv: Conv3x3, pool: nn.Module, norm: nn.Module, activation: str
+    x: Tensor,
+    conv: nn.Module,
+    pool: nn.Module | None,
+    norm: nn.Module,
+    activation: str,
+    plus: Tensor | None = None,
 ) -> Tensor:
-    """`conv`, `pool`, which is MaxPool2d(2) or Identity, `norm` and `activation` of `x`.
+    """`conv`, `pool` (a MaxPool2d(2), if any), `norm` and `activation` of `x`; and `plus`.
 
-    One after another, but for a training step, in which some may be done at once.
+    One after another, but for training steps and predictions, in which some or all may be done at
+    once.
     """
+    pooled = isinstance(pool, nn.MaxPool2d)
+    if isinstance(norm, GhostBatchNorm) and tiled.here(x):
+        made = _by_tiles(x, conv, pooled, norm, activation, plus)
+        if made is not None:
+            return made
     if isinstance(norm, GhostBatchNorm) and norm.training:
-        pooled = isinstance(pool, nn.MaxPool2d)
-        at_once = pooled and conv.pools(x)
-        x = conv(x, pool=at_once)
-        return norm.train_on(x, pool=pooled and not at_once, activation=activation)
-    return ACTIVATIONS[activation](norm(pool(conv(x))))
+        y = norm.train_on(conv(x), pool=pooled, activation=activation)
+    else:
+        y = conv(x) if pool is None else pool(conv(x))
+        y = ACTIVATIONS[activation](norm(y))
+    return y if plus is None else plus + y
+
+
+def _by_tiles(
+    x: Tensor,
+    conv: nn.Module,
+    pool: bool,
+    norm: GhostBatchNorm,
+    activation: str,
+    plus: Tensor | None,
+) -> Tensor | None:
+    """As `conv_pool_norm_activate`, or nothing, if tiles aren't for that."""
+    sizes = group_sizes(len(x), norm.groups if norm.training else 1)
+    learns = norm.training or not torch.is_grad_enabled()
+    if not (learns and isinstance(conv, Conv3x3) and tiled.possible(x, sizes, conv, pool)):
+        return None
+    affine, more = (norm.weight, norm.bias, EPS), (pool, activation, plus)
+    if not norm.training:
+        return tiled.judged(x, conv, (norm.running_mean, norm.running_var), *affine, *more)
+    y, found = tiled.layer(x, sizes, conv, *affine, *more)
+    norm.note(sizes, found[:, 0], found[:, 1])
+    return y
 
 
 def group_count(images: int, ghost_batch: int) -> int:
@@ -169,11 +207,12 @@ class ConvBlock(nn.Module):
         self.norm = GhostBatchNorm(outputs)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(
-            conv_pool_norm_activate(x, self.conv, self.pool, self.norm, "relu")
-        )
-        return y
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """The block of `x`, to which `plus` is added."""
+        last = isinstance(self.dropout, nn.Identity)
+        parts = self.conv, self.pool, self.norm
+        y: Tensor = self.dropout(conv_pool_norm_activate(x, *parts, "relu", plus if last else None))
+        return y if last or plus is None else plus + y
 
 
 class Residual(nn.Module):
@@ -185,5 +224,5 @@ class Residual(nn.Module):
         self.second = ConvBlock(channels, channels, bias=bias, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.second(self.first(x))
+        y: Tensor = self.second(self.first(x), x)
         return y

@@ -1,14 +1,18 @@
 """ResNet-18 (He et al. 2015) for small images, as kuangliu/pytorch-cifar has it."""
 
-from collections import OrderedDict
-
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import ConvBlock, GhostBatchNorm, Network, Normalize
+from onecycle.model.layers import (
+    ConvBlock,
+    GhostBatchNorm,
+    Network,
+    Normalize,
+    conv_pool_norm_activate,
+)
 from onecycle.recipe.schema import ModelSpec
 
 
@@ -57,19 +61,26 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = _conv_norm(inputs, outputs, 3, stride)
-        self.second = _conv_norm(outputs, outputs, 3, 1)
+        self.first = ConvNorm(inputs, outputs, 3, stride)
+        self.second = ConvNorm(outputs, outputs, 3, 1)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv_norm(inputs, outputs, 1, stride)
+        self.shortcut = nn.Identity() if same else ConvNorm(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+        return F.relu(self.second(self.first(x, "relu"), plus=self.shortcut(x)))
 
 
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    conv: nn.Conv2d
-    if (kernel, stride) == (3, 1):
-        conv = Conv3x3(inputs, outputs)
-    else:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=GhostBatchNorm(outputs)))
+class ConvNorm(nn.Module):
+    """A convolution, batch norm and perhaps an activation, and what is added."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        if (kernel, stride) == (3, 1):
+            self.conv: nn.Conv2d = Conv3x3(inputs, outputs)
+        else:
+            padding = kernel // 2
+            self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+        self.norm = GhostBatchNorm(outputs)
+
+    def forward(self, x: Tensor, activation: str = "none", plus: Tensor | None = None) -> Tensor:
+        return conv_pool_norm_activate(x, self.conv, None, self.norm, activation, plus)

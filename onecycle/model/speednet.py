@@ -1,13 +1,12 @@
 """A network for few operations: a whitening stem, then three stages with a residual each."""
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from onecycle.model.convolution import Conv3x3
 from onecycle.model.layers import GhostBatchNorm, Network, Normalize, conv_pool_norm_activate
-from onecycle.model.whitening import Whitening
+from onecycle.model.whitening import Whitening, whiten_activate
 from onecycle.recipe.schema import ModelSpec
 
 STEM = 24  # channels: the 12 directions of a 2x2 patch, each with both signs
@@ -45,7 +44,7 @@ class Speednet(Network):
         nn.init.normal_(self.fc.weight, std=1 / (8 * width))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = F.silu(self.stem(self.normalize(pixels)))
+        x = whiten_activate(pixels, self.normalize, self.stem)
         x = self.layer3(self.layer2(self.layer1(x)))
         # Of one pixel torch's pool takes longer than of nine.
         pooled = x if self.training and x.shape[2:] == (1, 1) else self.pool(x)
@@ -66,8 +65,9 @@ class Block(nn.Module):
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
         self.norm = GhostBatchNorm(outputs, scale=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_pool_norm_activate(x, self.conv, self.pool, self.norm, "silu")
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """The block of `x`, to which `plus` is added."""
+        return conv_pool_norm_activate(x, self.conv, self.pool, self.norm, "silu", plus)
 
 
 class Stage(nn.Module):
@@ -80,5 +80,9 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
-        y: Tensor = x + self.residual(x)
+        *blocks, last = self.residual
+        y: Tensor = x
+        for block in blocks:
+            y = block(y)
+        y = last(y, x)
         return y

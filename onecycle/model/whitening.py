@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onecycle.model import tiled
+from onecycle.model.layers import Normalize
+
 EPS = 5e-4  # added to the patches' variances, so that directions without any aren't blown up
 PATCHES = 200_000  # enough for the covariance of a patch's few dozen numbers
 
@@ -20,7 +23,8 @@ class Whitening(nn.Conv2d):
         super().__init__(3, outputs, kernel, bias=False)
         filters = self.weight.detach()
         del self.weight
-        self.register_buffer("weight", filters)
+        first = filters[: outputs // 2]
+        self.register_buffer("weight", torch.cat([first, -first]))  # until it learns them
 
     @torch.no_grad()
     def learn(self, images: Tensor) -> None:
@@ -36,3 +40,17 @@ class Whitening(nn.Conv2d):
         largest = filters.gather(1, filters.abs().argmax(1, keepdim=True))
         filters = (filters * largest.sign()).view(-1, 3, kernel, kernel)
         self.weight.copy_(torch.cat([filters, -filters]))
+
+
+def whiten_activate(pixels: Tensor, normalize: Normalize, whitening: Whitening) -> Tensor:
+    """SiLU of `whitening` of `normalize` of `pixels` (N, H, W, 3).
+
+    One after another, but where tiles are used, where all is done at once.
+    """
+    small = whitening.kernel_size == (2, 2) and whitening.out_channels == 24
+    if small and tiled.here(pixels) and pixels.shape[2] > 4 and not pixels.requires_grad:
+        from onecycle.model.compiled import stem  # slow to import
+
+        given = pixels.contiguous(), whitening.weight, normalize.mean, normalize.std
+        return stem.whiten_activate(*given).permute(0, 3, 1, 2)
+    return F.silu(whitening(normalize(pixels)))

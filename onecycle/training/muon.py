@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onecycle.model import convolution
+from onecycle.machine import has_tiles
 
 # The quintic polynomial of Jordan's Newton-Schulz iteration: steepest at zero, where it matters.
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
@@ -103,7 +103,7 @@ def _by_tiles(parameter: Tensor, products: torch.dtype | None) -> bool:
     rows = len(parameter)
     wide = rows % 32 == 0 and rows <= parameter.numel() // rows
     lies = parameter.is_contiguous(memory_format=torch.channels_last)
-    return wide and lies and convolution.has_tiles()
+    return wide and lies and has_tiles()
 
 
 def orthogonal(matrix: Tensor, iterations: int, size: Tensor | float = 1.0) -> Tensor:

@@ -37,7 +37,8 @@ def move(
     """
     rows, columns = parameter.shape
     steps, blocks = -(-columns // WIDE), rows // WIDE
-    ahead = torch.zeros(2 * blocks, steps, t.ROWS, WIDE, dtype=torch.bfloat16)
+    ahead = torch.empty(2 * blocks, steps, t.ROWS, WIDE, dtype=torch.bfloat16)
+    ahead[:, columns // WIDE :] = 0  # what the last tiles have no numbers for
     right = torch.empty(blocks * steps, t.ROWS, WIDE, dtype=torch.int32)
     sums = torch.empty(2, rows, rows)
     lefts = torch.empty(3, 2 * blocks, blocks, t.ROWS, WIDE, dtype=torch.bfloat16)
@@ -65,18 +66,19 @@ def _move(
     momentum, rate, linear, cubic, quintic, eps = numbers
     rows = len(parameter)
     steps, blocks = ahead.shape[1], rows // WIDE
-    scale = np.sqrt(rows) / np.sqrt(push(parameter, gradient, velocity, momentum, ahead))
+    norm = np.sqrt(push(parameter, gradient, velocity, momentum, ahead))
+    scale = np.float32(np.sqrt(np.float32(rows)) / norm)
     of_ahead, of_right, of_sums = address(ahead), address(right), address(sums)
     of_lefts, of_rights = address(lefts), address(rights)
     size = rows * rows * 2  # of each of the matrices on the left and right
     gram, polynomial, total = 0, 1, 2  # their places among those
-    t.configure(config.ctypes.data)
+    t.configure(config)
     across(of_ahead, of_right, 2 * blocks, steps)
     products(of_ahead, of_right, blocks, blocks, steps, of_sums, 4 * rows)
     trace = np.float32(0)
     for r in range(rows):
         trace += sums[0, r, r]
-    shrink = 1 / (np.sqrt(trace) + eps)
+    shrink = np.float32(1 / (np.sqrt(trace) + eps))
     for r in range(rows):
         for c in range(rows):
             sums[0, r, c] *= shrink * shrink
@@ -120,40 +122,43 @@ def _move(
 def push(parameter, gradient, velocity, momentum, ahead):
     """Nesterov's step of `velocity`, what lies ahead in tiles, and `parameter`'s sum of squares."""
     rows, columns = parameter.shape
-    squares, sums = 0.0, np.zeros(WIDE, np.float32)
+    squares, sums = np.float32(0), np.zeros(t.ROWS, np.float32)
+    of_gradient, of_velocity, of_parameter = (
+        address(gradient),
+        address(velocity),
+        address(parameter),
+    )
+    to_ahead, to_sums = address(ahead), address(sums)
+    whole = columns // WIDE
     for r in range(rows):
-        sums[:] = 0
-        for block in range(ahead.shape[1]):
-            start = block * WIDE
-            if start + WIDE <= columns:  # a number that the compiler knows
-                for c in range(WIDE):
-                    speed = gradient[r, start + c] + momentum * velocity[r, start + c]
-                    velocity[r, start + c] = speed
-                for c in range(WIDE):
-                    seen = gradient[r, start + c] + momentum * velocity[r, start + c]
-                    ahead[r // t.ROWS, block, r % t.ROWS, c] = stored(seen, ahead[0, 0, 0, 0])
-                for c in range(WIDE):
-                    sums[c] += parameter[r, start + c] * parameter[r, start + c]
-            else:
-                for c in range(columns - start):
-                    speed = gradient[r, start + c] + momentum * velocity[r, start + c]
-                    velocity[r, start + c] = speed
-                    seen = gradient[r, start + c] + momentum * speed
-                    ahead[r // t.ROWS, block, r % t.ROWS, c] = stored(seen, ahead[0, 0, 0, 0])
-                    sums[c] += parameter[r, start + c] * parameter[r, start + c]
-        for c in range(WIDE):
-            squares += sums[c]
-    return np.float32(squares)
+        row = 4 * r * columns
+        for block in range(whole):
+            place = row + block * 4 * WIDE
+            target = to_ahead + (r // t.ROWS * ahead.shape[1] + block) * TILE + r % t.ROWS * t.ROW
+            v.push(of_gradient + place, of_velocity + place, momentum, target)
+            v.add_squares(of_parameter + place, to_sums)
+        for c in range(whole * WIDE, columns):
+            velocity[r, c] = gradient[r, c] + momentum * velocity[r, c]
+            seen = gradient[r, c] + momentum * velocity[r, c]
+            ahead[r // t.ROWS, whole, r % t.ROWS, c % WIDE] = stored(seen, ahead[0, 0, 0, 0])
+            squares += parameter[r, c] * parameter[r, c]
+    for sum in sums:
+        squares += sum
+    return squares
 
 
 @compiled
 def settle(parameter, product, row, column, scale, factor):
     """32x32 of `parameter` times `scale` plus `product` times `factor`."""
-    wide = min(WIDE, parameter.shape[1] - column)
+    columns = parameter.shape[1]
+    target, source = address(parameter) + 4 * (row * columns + column), address(product)
     for r in range(WIDE):
-        for c in range(wide):
-            moved = scale * parameter[row + r, column + c] + factor * product[r * WIDE + c]
-            parameter[row + r, column + c] = moved
+        if column + WIDE <= columns:
+            v.settle(target + 4 * r * columns, scale, source + 4 * r * WIDE, factor)
+        else:
+            for c in range(columns - column):
+                moved = scale * parameter[row + r, column + c] + factor * product[r * WIDE + c]
+                parameter[row + r, column + c] = moved
 
 
 @compiled

@@ -3,11 +3,13 @@
 All is counted in bytes, of numbers of 16 bits.
 """
 
+from onecycle.model.compiled import pixels as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
-from onecycle.model.compiled.jit import address, compiled
+from onecycle.model.compiled.jit import compiled
 
 WIDE = 32  # channels of a place
+THROUGH = 3 * WIDE * 4  # bytes of what `norms.through` tells of them
 
 
 @compiled
@@ -41,37 +43,61 @@ def lay(source, shape, row, pitch, run, target, blocks, apart):
 
 
 @compiled
-def spread(source, told, shape, row, width, pitch, run, target, blocks, apart):
-    """As `lay`, of maps twice as large, with a number where it says at `told` that it was."""
-    images, high, wide, channels = shape
+def lay_back(given, shape, row, pitch, run, target, blocks, apart):
+    """As `lay`, the gradient of what was normalized.
+
+    `given` are the addresses of the two that it is made of, and of what `norms.through` tells.
+    """
+    images, height, width, channels = shape
+    moved, normed, factors = given
+    pixel = 2 * channels
     for block in range(blocks):
+        those = factors + block * THROUGH
         for image in range(images):
+            place = (image * height + row) * width * pixel + block * t.ROW
             to = target + block * apart + image * pitch * t.ROW
-            number = (image * high + row // 2) * wide * channels + block * WIDE
-            this, which = source + 2 * number, told + number
-            filled = wide if row // 2 < high else 0
-            for _ in range(filled):
-                if row % 2 == 0:
-                    v.chosen(this, which, 0, to)
-                    v.chosen(this, which, 1, to + t.ROW)
-                else:
-                    v.chosen(this, which, 2, to)
-                    v.chosen(this, which, 3, to + t.ROW)
-                this, which, to = this + 2 * channels, which + channels, to + 2 * t.ROW
-            clear(to, (width - 2 * filled) * t.ROW)
+            p.combine(moved + place, normed + place, pixel, width, those, to, t.ROW)
         clear(target + block * apart + images * pitch * t.ROW, (run - images * pitch) * t.ROW)
 
 
 @compiled
-def pair(line, first, target, phase, start, count):
-    """Places two and two of `line` (channels / 32, places, 32), from `first`, in turn.
+def spread_back(given, told, line, shape, row, pitch, run, target, blocks, apart):
+    """As `lay_back`, a row as two of maps twice as large: a number is where `told` has it.
 
-    `count` pairs in `target` (2, channels / 32, pairs, 32) of 32 bits, from `start`.
+    `line` has room for a row of 32 channels.
     """
-    of_line, to_target = address(line), address(target)
-    for block in range(len(line)):
-        low = of_line + (block * line.shape[1] + first) * t.ROW
-        out = to_target + ((phase * len(line) + block) * target.shape[2] + start) * 2 * t.ROW
+    images, high, wide, channels = shape
+    moved, normed, factors = given
+    for block in range(blocks):
+        those = factors + block * THROUGH
+        for image in range(images):
+            above = target + block * apart + image * pitch * t.ROW
+            below = above + run * t.ROW
+            number = (image * high + row) * wide * channels + block * WIDE
+            first, second = moved + 2 * number, normed + 2 * number
+            p.combine(first, second, 2 * channels, wide, those, line, t.ROW)
+            this, which = line, told + number
+            for _ in range(wide):
+                v.chosen(this, which, 0, above)
+                v.chosen(this, which, 1, above + t.ROW)
+                v.chosen(this, which, 2, below)
+                v.chosen(this, which, 3, below + t.ROW)
+                this, which = this + t.ROW, which + channels
+                above, below = above + 2 * t.ROW, below + 2 * t.ROW
+        for lower in range(2):
+            rest = target + block * apart + (lower * run + images * pitch) * t.ROW
+            clear(rest, (run - images * pitch) * t.ROW)
+
+
+@compiled
+def pair(line, places, parts, first, target, length, phase, start, count):
+    """Places two and two of `line` (parts, places, 32), from `first`, in turn.
+
+    `count` pairs in `target` (2, parts, length, 32) of 32 bits, from `start`.
+    """
+    for part in range(parts):
+        low = line + (part * places + first) * t.ROW
+        out = target + ((phase * parts + part) * length + start) * 2 * t.ROW
         for _ in range(count):
             v.paired(low, low + t.ROW, out)
             low, out = low + 2 * t.ROW, out + 2 * t.ROW

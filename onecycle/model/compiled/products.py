@@ -1,33 +1,36 @@
 """Products of tiles: a convolution of maps that lie side by side, and its weights' gradient.
 
-AMX multiplies while tiles are loaded, but a load waits for those who still read what it replaces,
-and a line from the second cache takes twice as long as the products need. So weights for 32
-channels, which the first cache holds, meet all pixels before the next 32 do.
+AMX multiplies at its full rate if half of its tiles come from the first cache, and sums that go
+through the second one take as long as some products. So some tiles of pixels meet all weights
+before the next do, 32 channels after 32, and as many pixels as fit meet all shifts of others.
 """
 
 import numpy as np
 from numba import njit
 
+from onecycle.model.compiled import pixels as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.jit import address, compiled
-from onecycle.model.compiled.places import WIDE
+from onecycle.model.compiled.places import WIDE, clear
 
 FACTOR = 2048  # bytes of 32 weights for 32 outputs
-STEPS = 8  # products of 32 pixels one after another, whose factors stay in the first cache
+TOGETHER = 4  # tiles of pixels whose sums, and weights for 32 channels, the first cache holds
+HELD = 56  # weights of 32 channels for 32 that stay in the second cache beside the maps
+STEPS = 16  # products of 32 pixels one after another, whose columns stay in the first cache
 
 
 @compiled
-def convolve(maps, shape, packed, sums, y, which, first, here):
+def convolve(maps, shape, packed, sums, size, y, which, plus, first, here):
     """The convolution of `maps` (channels / 32, places, 32), perhaps max pooled.
 
-    Into `y` (images, rows, columns, outputs), for `here` images from the `first`; `shape` is the
-    maps' height, width, pitch and run.
+    Into `y` (images, *size), for `here` images from the `first`; `shape` is the maps' height,
+    width, pitch, run, channels / 32 and places. Unless `which` is 0, it is pooled; unless `plus` is
+    0, it is added to that.
     """
-    height, width, pitch, run = shape
-    _, high, wide, outputs = y.shape
-    pooled = which.size > 0
-    side = 2 if pooled else 1
+    height, width, pitch, run, parts, places = shape
+    high, wide, outputs = size
+    side = 2 if which else 1
     # Where the pixels of a row of y belong to that are made from each place of a row, or -1.
     targets = np.full(run + t.ROWS, -1)
     for image in range(here):
@@ -41,21 +44,19 @@ def convolve(maps, shape, packed, sums, y, which, first, here):
     for k in range(3 * across):
         ky, kx = k // across, 1 if width == 1 else k % across
         taps[k, 0], taps[k, 1] = ((ky - 1) * run + kx - 1) * t.ROW, (3 * ky + kx) * FACTOR
-    parts, before = len(maps), run + t.ROWS
-    of_maps, of_weights, of_sums = address(maps), address(packed), address(sums)
-    of_targets, of_taps, to_y, to_which = (
-        address(targets),
-        address(taps),
-        address(y),
-        address(which),
-    )
-    for block in range(0, outputs, WIDE):
+    of_targets, of_taps, before = address(targets), address(taps), run + t.ROWS
+    groups, blocks = -(-count // TOGETHER), outputs // WIDE
+    for turn in range(groups * blocks):
+        if parts * blocks <= HELD:
+            group, block = turn // blocks * TOGETHER, turn % blocks * WIDE
+        else:
+            group, block = turn % groups * TOGETHER, turn // groups * WIDE
         for part in range(parts):
-            word = of_maps + (part * maps.shape[1] + before) * t.ROW
-            weights = of_weights + (block // WIDE * parts + part) * 9 * FACTOR
-            for pair in range(0, count, 2):
+            word = maps + (part * places + before) * t.ROW
+            weights = packed + (block // WIDE * parts + part) * 9 * FACTOR
+            for pair in range(group, min(group + TOGETHER, count), 2):
                 # Two tiles of 16 places: one above the other, if they are pooled.
-                if pooled:
+                if which:
                     row, column = pair // (2 * columns) * 2, pair // 2 % columns
                     other_row, other_column = row + 1, column
                 else:
@@ -67,21 +68,21 @@ def convolve(maps, shape, packed, sums, y, which, first, here):
                 # Rows of weights that meet a pixel.
                 low = across if other_row == 0 else 0
                 over = 2 * across if row == height - 1 else 3 * across
-                result = of_sums + (pair * t.ROWS * 4 * WIDE if parts > 1 else 0)
+                result = sums + (pair - group) * t.ROWS * 4 * WIDE
                 begin(result, 4 * WIDE, part == 0)
                 multiply(above, below, weights, of_taps, low, over)
                 end(result, 4 * WIDE)
                 if part < parts - 1:
                     continue
-                start, places = row // side * wide * outputs + block, of_targets + column * 128
-                if pooled:
-                    pool(result, places, to_y + 2 * start, to_which + start)
+                start, at = row // side * wide * outputs + block, of_targets + column * 128
+                if which:
+                    pool(result, at, y + 2 * start, which + start)
                 else:
-                    keep(result, places, to_y + 2 * start)
+                    keep(result, at, y + 2 * start, plus and plus + 2 * start)
                     if pair + 1 < count:
                         start = other_row * wide * outputs + block
-                        places = of_targets + other_column * 128
-                        keep(result + FACTOR, places, to_y + 2 * start)
+                        at = of_targets + other_column * 128
+                        keep(result + FACTOR, at, y + 2 * start, plus and plus + 2 * start)
     targets[0] = taps[0, 0]  # holds both until here
 
 
@@ -111,112 +112,83 @@ def end(result, stride):
 
 @njit(inline="always")
 def multiply(above, below, weights, taps, low, over):
-    """Add to the sums the products of two tiles of pixels with weights, from `low` to `over`.
-
-    A tile is loaded for the next products as soon as nothing asks for the one that it replaces,
-    and those loaded last are multiplied last: so their order changes from weight to weight.
-    """
-    shift, weight = v.number(taps + 16 * low), weights + v.number(taps + 16 * low + 8)
-    t.load(4, above + shift, t.ROW)
-    t.load(6, weight, 2 * t.ROW)
-    t.load(7, weight + t.ROW, 2 * t.ROW)
-    t.load(5, below + shift, t.ROW)
-    for k in range(low + 1, over + 1):
+    """Add to the sums the products of two tiles of pixels with weights, from `low` to `over`."""
+    for k in range(low, over):
         shift, weight = v.number(taps + 16 * k), weights + v.number(taps + 16 * k + 8)
-        if (k - low) % 2 == 1:
-            t.dot(0, 4, 6)
-            t.dot(1, 4, 7)
-            t.load(4, above + shift, t.ROW)
-            t.dot(3, 5, 7)
-            t.load(7, weight + t.ROW, 2 * t.ROW)
-            t.dot(2, 5, 6)
-            t.load(6, weight, 2 * t.ROW)
-        else:
-            t.dot(1, 4, 7)
-            t.dot(0, 4, 6)
-            t.load(4, above + shift, t.ROW)
-            t.dot(2, 5, 6)
-            t.load(6, weight, 2 * t.ROW)
-            t.dot(3, 5, 7)
-            t.load(7, weight + t.ROW, 2 * t.ROW)
+        t.load(4, above + shift, t.ROW)
+        t.load(6, weight, 2 * t.ROW)
+        t.dot(0, 4, 6)
+        t.load(7, weight + t.ROW, 2 * t.ROW)
+        t.dot(1, 4, 7)
         t.load(5, below + shift, t.ROW)
+        t.dot(2, 5, 6)
+        t.dot(3, 5, 7)
 
 
 @njit(inline="always")
-def keep(product, targets, y):
-    """The 16 pixels of `product` in bf16, to where it says at `targets`, counted from `y`."""
-    for p in range(t.ROWS):
-        target = v.number(targets + 8 * p)
-        if target >= 0:
-            v.rounded(product + p * 4 * WIDE, y + 2 * target)
+def keep(product, targets, y, plus):
+    """The 16 pixels of `product` in bf16, to where it says at `targets`, counted from `y`.
+
+    Each is added to what is as far from `plus`, unless that is 0.
+    """
+    for pixel in range(t.ROWS):
+        target = v.number(targets + 8 * pixel)
+        if target >= 0 and plus:
+            p.add_rounded(product + pixel * 4 * WIDE, plus + 2 * target, y + 2 * target)
+        elif target >= 0:
+            v.rounded(product + pixel * 4 * WIDE, y + 2 * target)
 
 
 @njit(inline="always")
 def pool(product, targets, y, which):
     """As `keep`, of the largest of 2x2 pixels: two of the first 16, and the two 16 further on."""
-    for p in range(0, t.ROWS, 2):
-        target = v.number(targets + 8 * p)
+    for pixel in range(0, t.ROWS, 2):
+        target = v.number(targets + 8 * pixel)
         if target >= 0:
-            above = product + p * 4 * WIDE
+            above = product + pixel * 4 * WIDE
             v.largest(above, above + FACTOR, y + 2 * target, which + target)
 
 
 @compiled
-def add_up(columns, pairs, height, width, run, steps, fresh, to_weight):
-    """Add to `to_weight`, or begin it if `fresh`, the products of `columns` and shifted `pairs`."""
-    outputs, _, channels = to_weight.shape
-    apart, lead = to_weight.strides[0], run + 2
-    of_columns, of_pairs, results = address(columns), address(pairs), address(to_weight)
+def add_up(columns, pairs, shape, outputs, steps, fresh, to_weight):
+    """Add to `to_weight`, or begin it if `fresh`, the products of `columns` and shifted `pairs`.
+
+    `shape` is as for `convolve`, of what is in `pairs`.
+    """
+    height, width, _, run, parts, _ = shape
+    row, length, lead = parts * WIDE * 4, run + 2 + steps * t.ROWS, run + 2
     for block in range(0, outputs, WIDE):
-        for c in range(0, channels, WIDE):
+        for part in range(parts):
             for step in range(0, steps, STEPS):
                 for tap in range(9):
                     ky, kx = tap // 3, tap % 3
-                    if (height == 1 and ky != 1) or (width == 1 and kx != 1):
-                        for o in range(block, block + WIDE):
-                            for i in range(c, c + WIDE):
-                                to_weight[o, tap, i] = 0  # it met no pixel
+                    result = to_weight + (block * 9 + tap) * row + part * 4 * WIDE
+                    if (height == 1 and ky != 1) or (width == 1 and kx != 1):  # it met no pixel
+                        for o in range(WIDE if fresh and step == 0 else 0):
+                            clear(result + o * 9 * row, 4 * WIDE)
                         continue
-                    result = results + block * apart + 4 * (tap * channels + c)
-                    left = of_columns + (block * steps + step * t.ROWS) * t.ROW
+                    left = columns + (block * steps + step * t.ROWS) * t.ROW
                     place = lead + (ky - 1) * run + kx - 1 + step * WIDE
-                    part = place % 2 * pairs.shape[1] + c // WIDE
-                    right = of_pairs + (part * pairs.shape[2] + place // 2) * 2 * t.ROW
-                    begin(result, apart, fresh and step == 0)
+                    right = pairs + ((place % 2 * parts + part) * length + place // 2) * 2 * t.ROW
+                    begin(result, 9 * row, fresh and step == 0)
                     follow(left, steps, right, min(STEPS, steps - step))
-                    end(result, apart)
+                    end(result, 9 * row)
 
 
 @njit(inline="always")
 def follow(left, steps, right, count):
     """Add to the sums `count` products of two tiles at `left` and `right`, one after another.
 
-    In the order of `multiply`; the other tile on the left is `steps` further on.
+    The other tile on the left is `steps` further on. What is on the left is needed again soon.
     """
     tile = t.ROWS * t.ROW
-    below = left + steps * tile
-    t.load(4, left, t.ROW)
-    t.load(6, right, 2 * t.ROW)
-    t.load(7, right + t.ROW, 2 * t.ROW)
-    t.load(5, below, t.ROW)
-    for k in range(count):
-        # After the last what is there already.
-        ahead = min(k + 1, count - 1)
-        factor = right + ahead * FACTOR
-        if k % 2 == 0:
-            t.dot(0, 4, 6)
-            t.dot(1, 4, 7)
-            t.load(4, left + ahead * tile, t.ROW)
-            t.dot(3, 5, 7)
-            t.load(7, factor + t.ROW, 2 * t.ROW)
-            t.dot(2, 5, 6)
-            t.load(6, factor, 2 * t.ROW)
-        else:
-            t.dot(1, 4, 7)
-            t.dot(0, 4, 6)
-            t.load(4, left + ahead * tile, t.ROW)
-            t.dot(2, 5, 6)
-            t.load(6, factor, 2 * t.ROW)
-            t.dot(3, 5, 7)
-            t.load(7, factor + t.ROW, 2 * t.ROW)
-        t.load(5, below + ahead * tile, t.ROW)
+    for _ in range(count):
+        t.load(4, left, t.ROW)
+        t.load_once(6, right, 2 * t.ROW)
+        t.dot(0, 4, 6)
+        t.load_once(7, right + t.ROW, 2 * t.ROW)
+        t.dot(1, 4, 7)
+        t.load(5, left + steps * tile, t.ROW)
+        t.dot(2, 5, 6)
+        t.dot(3, 5, 7)
+        left, right = left + tile, right + FACTOR

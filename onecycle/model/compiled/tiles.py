@@ -18,12 +18,16 @@ BYTE, LONG = ir.IntType(8), ir.IntType(64)
 
 
 @cache
-def configuration():
-    """The 64 bytes that `configure` takes: eight tiles of full size."""
+def _configuration():
     told = np.zeros(64, np.uint8)
     told[0] = 1  # the palette
     told[16:32:2], told[48:56] = ROW, ROWS
-    return told
+    return told, told.ctypes.data
+
+
+def configuration():
+    """Where the 64 bytes are that `configure` takes: eight tiles of full size."""
+    return _configuration()[1]
 
 
 def call(builder, name, result, *operands):
@@ -78,6 +82,7 @@ zero = _told("llvm.x86.tilezero", 1)  # zero(tile)
 # in bf16; row i of the latter's tile has its rows 2i and 2i + 1, number by number in turn.
 dot = _told("llvm.x86.tdpbf16ps", 3)
 load = _moved("llvm.x86.tileloadd64")  # load(tile, address, stride)
+load_once = _moved("llvm.x86.tileloaddt164")  # and leave the first cache to others
 store = _moved("llvm.x86.tilestored64")  # store(tile, address, stride)
 
 

@@ -30,16 +30,28 @@ class BFloat(ir.Type):
 BFLOATS = ir.VectorType(BFloat(), 32)
 
 
-def _floats(builder, address, offset):
+def floats(builder, address, offset):
     """The 16 numbers in fp32 at `offset` bytes after `address`."""
     return builder.load(at(builder, address, LONG(offset), FLOATS), align=4)
 
 
-def _keep(builder, low, high, address):
+def keep(builder, low, high, address):
     """Store two times 16 numbers in fp32 as 32 in bf16."""
     name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
     result = builder.bitcast(call(builder, name, BFLOATS, high, low), WORDS)
     builder.store(result, at(builder, address, LONG(0), WORDS), align=2)
+
+
+def fma(builder, x, y, z):
+    """x * y + z."""
+    return call(builder, "llvm.fma.v16f32", FLOATS, x, y, z)
+
+
+def everywhere(builder, number):
+    """A number in fp32, 16 times."""
+    nothing = ir.Constant(FLOATS, ir.Undefined)
+    first = builder.insert_element(nothing, number, WORD(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(WORDS, [0] * 16))
 
 
 def _copied(size):
@@ -88,10 +100,60 @@ def rounded(context, source, target):
 
     def made(context, builder, signature, arguments):
         source, target = arguments
-        _keep(builder, _floats(builder, source, 0), _floats(builder, source, 64), target)
+        keep(builder, floats(builder, source, 0), floats(builder, source, 64), target)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), made
+
+
+@intrinsic
+def push(context, gradient, velocity, momentum, target):
+    """Nesterov's step of `velocity`, 32 numbers in fp32; what lies ahead, in bf16, at `target`."""
+
+    def made(context, builder, signature, arguments):
+        gradient, velocity, momentum, target = arguments
+        factor, ahead = everywhere(builder, momentum), []
+        for half in (0, 64):
+            pushed = floats(builder, gradient, half)
+            speed = fma(builder, factor, floats(builder, velocity, half), pushed)
+            builder.store(speed, at(builder, velocity, LONG(half), FLOATS), align=4)
+            ahead.append(fma(builder, factor, speed, pushed))
+        keep(builder, *ahead, target)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float32, types.intp), made
+
+
+@intrinsic
+def add_squares(context, source, sums):
+    """Add the squares of 32 numbers in fp32 to 16 sums."""
+
+    def made(context, builder, signature, arguments):
+        source, sums = arguments
+        total = floats(builder, sums, 0)
+        for half in (0, 64):
+            number = floats(builder, source, half)
+            total = fma(builder, number, number, total)
+        builder.store(total, at(builder, sums, LONG(0), FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), made
+
+
+@intrinsic
+def settle(context, target, scale, product, factor):
+    """32 numbers in fp32 at `target` times `scale`, plus those at `product` times `factor`."""
+
+    def made(context, builder, signature, arguments):
+        target, scale, product, factor = arguments
+        scale, factor = everywhere(builder, scale), everywhere(builder, factor)
+        for half in (0, 64):
+            more = builder.fmul(factor, floats(builder, product, half))
+            moved = fma(builder, scale, floats(builder, target, half), more)
+            builder.store(moved, at(builder, target, LONG(half), FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32, types.intp, types.float32), made
 
 
 @intrinsic
@@ -106,18 +168,18 @@ def largest(context, above, below, target, place):
         above, below, target, place = arguments
         found = []
         for half in (0, 64):
-            most = _floats(builder, above, half)
+            most = floats(builder, above, half)
             which = ir.Constant(BYTES, [0] * 16)
             others = (above, 128), (below, 0), (below, 128)
             for number, (address, offset) in enumerate(others, start=1):
-                other = _floats(builder, address, offset + half)
+                other = floats(builder, address, offset + half)
                 larger = builder.fcmp_ordered(">", other, most)
                 take = builder.or_(larger, builder.fcmp_unordered("uno", other, other))
                 most = builder.select(take, other, most)
                 which = builder.select(take, ir.Constant(BYTES, [number] * 16), which)
             found.append(most)
             builder.store(which, at(builder, place, LONG(half // 4), BYTES), align=1)
-        _keep(builder, *found, target)
+        keep(builder, *found, target)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), made

@@ -1,0 +1,229 @@
+"""Batch norm and activation of 32 channels of bf16 maps, by vectors of AVX512.
+
+As `passes` computes them, but what belongs to a channel stays in registers from pixel to pixel,
+which the loops that numba makes don't do. Addresses and strides are in bytes; a pixel's 32 channels
+are 64 bytes, their factors and sums 128 bytes in fp32 each, one after another.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from onecycle.model.compiled.passes import LOG2_E, MOST, P0, P1, P2, P3, P4, P5
+from onecycle.model.compiled.tiles import LONG, at, call
+from onecycle.model.compiled.vectors import FLOATS, HALVES, WORDS, floats, fma, keep
+
+HALF, WHOLE = 64, 128  # bytes of 16 and of 32 numbers in fp32
+ALL = ir.IntType(16)(-1)  # a mask
+
+
+def constant(number):
+    """16 times `number`."""
+    return ir.Constant(FLOATS, [float(np.float32(number))] * 16)
+
+
+def sigmoid(builder, x):
+    """As that of `passes`, with a reciprocal by an estimate and one of Newton's steps."""
+    power = builder.fmul(x, constant(-LOG2_E))
+    for order, end in ((">", -MOST), ("<", MOST)):
+        inside = builder.fcmp_ordered(order, power, constant(end))
+        power = builder.select(inside, power, constant(end))
+    whole = call(builder, "llvm.floor.v16f32", FLOATS, power)
+    rest, part = builder.fsub(power, whole), constant(P5)
+    for factor in (P4, P3, P2, P1, P0):
+        part = fma(builder, part, rest, constant(factor))
+    name, round_as_ever = "llvm.x86.avx512.mask.scalef.ps.512", ir.IntType(32)(4)
+    grown = call(builder, name, FLOATS, part, whole, part, ALL, round_as_ever)
+    below = builder.fadd(grown, constant(1))
+    near = call(builder, "llvm.x86.avx512.rcp14.ps.512", FLOATS, below, below, ALL)
+    return builder.fmul(near, fma(builder, builder.fneg(below), near, constant(2)))
+
+
+def _none(builder, u):
+    return u, lambda gradient: gradient
+
+
+def _relu(builder, u):
+    below, zero = builder.fcmp_ordered("<", u, constant(0)), constant(0)
+    above = builder.fcmp_ordered(">", u, constant(0))
+    return builder.select(below, zero, u), lambda g: builder.select(above, g, zero)
+
+
+def _silu(builder, u):
+    s = sigmoid(builder, u)
+    y = builder.fmul(u, s)
+
+    def back(gradient):  # s + u s (1 - s)
+        return builder.fmul(gradient, fma(builder, builder.fsub(u, y), s, s))
+
+    return y, back
+
+
+def _widened(builder, address, half):
+    """16 numbers in bf16, of one half of a pixel's, as fp32."""
+    numbers = builder.load(at(builder, address, LONG(32 * half), HALVES), align=2)
+    bits = builder.shl(builder.zext(numbers, WORDS), ir.Constant(WORDS, [16] * 16))
+    return builder.bitcast(bits, FLOATS)
+
+
+def _pair(builder, address, offset=0):
+    """Two times 16 numbers in fp32."""
+    return [floats(builder, address, offset), floats(builder, address, offset + HALF)]
+
+
+def _set(builder, address, offset, numbers):
+    for half, number in enumerate(numbers):
+        builder.store(number, at(builder, address, LONG(offset + half * HALF), FLOATS), align=4)
+
+
+def _place(builder, start, stride, loop):
+    return builder.add(start, builder.mul(loop.index, stride))
+
+
+def _sums(builder, address, count):
+    """Variables that start as `count` times 32 numbers at `address`, as pairs."""
+    kept = []
+    for number in range(count):
+        kept.append(
+            [cgutils.alloca_once_value(builder, f) for f in _pair(builder, address, number * WHOLE)]
+        )
+    return kept
+
+
+def _activate(kind):
+    """activate(x, y, stride, plus, plus_stride, count, factors): `kind` of x * scale + shift, plus.
+
+    `factors` are scale and shift.
+    """
+
+    def typed(context, x, y, stride, plus, plus_stride, count, factors):
+        def made(context, builder, signature, arguments):
+            x, y, stride, plus, plus_stride, count, factors = arguments
+            scale, shift = _pair(builder, factors), _pair(builder, factors, WHOLE)
+            with cgutils.for_range(builder, count) as loop:
+                source, target = _place(builder, x, stride, loop), _place(builder, y, stride, loop)
+                more, result = _place(builder, plus, plus_stride, loop), []
+                for half in range(2):
+                    u = fma(builder, _widened(builder, source, half), scale[half], shift[half])
+                    made = kind(builder, u)[0]
+                    result.append(builder.fadd(made, _widened(builder, more, half)))
+                keep(builder, *result, target)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7), made
+
+    return intrinsic(typed)
+
+
+def _slopes(kind):
+    """slopes(x, gradient, result, stride, count, factors, sums): the gradient before `kind`.
+
+    `factors` are scale, shift and mean; added to `sums` are those of the result, and of its
+    products with what x is above its mean.
+    """
+
+    def typed(context, x, gradient, result, stride, count, factors, sums):
+        def made(context, builder, signature, arguments):
+            x, gradient, result, stride, count, factors, sums = arguments
+            scale, shift, mean = (_pair(builder, factors, WHOLE * k) for k in range(3))
+            ones, products = _sums(builder, sums, 2)
+            with cgutils.for_range(builder, count) as loop:
+                source, given = (
+                    _place(builder, x, stride, loop),
+                    _place(builder, gradient, stride, loop),
+                )
+                found = []
+                for half in range(2):
+                    value = _widened(builder, source, half)
+                    u = fma(builder, value, scale[half], shift[half])
+                    g = kind(builder, u)[1](_widened(builder, given, half))
+                    found.append(g)
+                    one, product = ones[half], products[half]
+                    builder.store(builder.fadd(builder.load(one), g), one)
+                    above = builder.fsub(value, mean[half])
+                    builder.store(fma(builder, g, above, builder.load(product)), product)
+                keep(builder, *found, _place(builder, result, stride, loop))
+            _set(builder, sums, 0, map(builder.load, ones))
+            _set(builder, sums, WHOLE, map(builder.load, products))
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7), made
+
+    return intrinsic(typed)
+
+
+activate_none, activate_relu, activate_silu = map(_activate, (_none, _relu, _silu))
+slopes_none, slopes_relu, slopes_silu = map(_slopes, (_none, _relu, _silu))
+
+
+@intrinsic
+def add_up(context, x, stride, count, sums):
+    """Add the pixels at `x` to `sums`."""
+
+    def made(context, builder, signature, arguments):
+        x, stride, count, sums = arguments
+        (totals,) = _sums(builder, sums, 1)
+        with cgutils.for_range(builder, count) as loop:
+            source = _place(builder, x, stride, loop)
+            for half, total in enumerate(totals):
+                value = _widened(builder, source, half)
+                builder.store(builder.fadd(builder.load(total), value), total)
+        _set(builder, sums, 0, map(builder.load, totals))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), made
+
+
+@intrinsic
+def add_squares(context, x, stride, count, mean, sums):
+    """Add the squares of what the pixels at `x` are above `mean` to `sums`."""
+
+    def made(context, builder, signature, arguments):
+        x, stride, count, mean, sums = arguments
+        means, (totals,) = _pair(builder, mean), _sums(builder, sums, 1)
+        with cgutils.for_range(builder, count) as loop:
+            source = _place(builder, x, stride, loop)
+            for half, total in enumerate(totals):
+                above = builder.fsub(_widened(builder, source, half), means[half])
+                builder.store(fma(builder, above, above, builder.load(total)), total)
+        _set(builder, sums, 0, map(builder.load, totals))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), made
+
+
+@intrinsic
+def combine(context, x, y, stride, count, factors, target, target_stride):
+    """x * of_x + y * of_y + more at `target`; `factors` are these three."""
+
+    def made(context, builder, signature, arguments):
+        x, y, stride, count, factors, target, target_stride = arguments
+        of_x, of_y, more = (_pair(builder, factors, WHOLE * k) for k in range(3))
+        with cgutils.for_range(builder, count) as loop:
+            first, second = _place(builder, x, stride, loop), _place(builder, y, stride, loop)
+            result = []
+            for half in range(2):
+                part = fma(builder, _widened(builder, second, half), of_y[half], more[half])
+                result.append(fma(builder, _widened(builder, first, half), of_x[half], part))
+            keep(builder, *result, _place(builder, target, target_stride, loop))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 7), made
+
+
+@intrinsic
+def add_rounded(context, source, plus, target):
+    """32 numbers in fp32 at `source` plus 32 in bf16 at `plus`, rounded to bf16 at `target`."""
+
+    def made(context, builder, signature, arguments):
+        source, plus, target = arguments
+        sums = (
+            builder.fadd(number, _widened(builder, plus, half))
+            for half, number in enumerate(_pair(builder, source))
+        )
+        keep(builder, *sums, target)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3), made
