@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import classification_report
 
-from onecycle.evaluation import calibration, metrics
+from onecycle.evaluation import calibration, metrics, predict
 from onecycle.evaluation.judge import judge
 from onecycle.evaluation.predict import probabilities
 from onecycle.evaluation.temperature import fit_temperature, with_temperature
 from onecycle.evaluation.views import VIEWS, describe
+from onecycle.machine import Machine
 from onecycle.model.build import build
 
 # Six images of three classes, the third without any, taken for: 0 0 1, 1 1 2.
@@ -213,6 +214,18 @@ def test_logits_of_the_views_are_averaged(tiny, make_recipe, machine):
     found = probabilities(model, tiny.test, machine, "flip")
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
     assert "2 views" in describe("flip") and "no test-time" in describe("none")
+
+
+def test_in_bf16_threads_share_out_the_batches(make_data, make_recipe, monkeypatch):
+    monkeypatch.setattr(predict, "BATCH", {"cpu": 5})
+    data = make_data(16)
+    model = build(make_recipe("model.name=speednet", "model.width=32").model, data, seed=0)
+    exact = probabilities(model, data.test, Machine("cpu", "fp32", 1, ""), "crop")
+    one, two = (
+        probabilities(model, data.test, Machine("cpu", "bf16", threads, ""), "crop")
+        for threads in (1, 2)
+    )
+    assert np.array_equal(one, two) and 0 < np.abs(one - exact).max() < 0.01
 
 
 @pytest.mark.parametrize("training", [True, False])
