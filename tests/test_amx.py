@@ -21,14 +21,6 @@ with_amx = pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
 ROUNDED = 2**-8  # of a number in bf16, at most
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def maps(*shape, seed=0):
     draw = torch.Generator().manual_seed(seed)
     made = torch.randn(shape, generator=draw).bfloat16().float()  # nothing is lost in bf16

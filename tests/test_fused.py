@@ -16,14 +16,6 @@ from onecycle.recipe.schema import ModelSpec
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def by_torch(x, weight, bias, eps, *, pool, activation):
     x = F.max_pool2d(x, 2) if pool else x
     mean, var = torch.zeros_like(weight), torch.ones_like(weight)

@@ -12,14 +12,6 @@ from onecycle.training.muon import CUBIC, EPS, LINEAR, QUINTIC, Muon, orthogonal
 with_amx = pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @with_amx
 @pytest.mark.parametrize("rows, columns", [(32, 45), (32, 216), (64, 288), (128, 1152), (256, 576)])
 def test_a_step_of_muon_by_tiles_is_near_to_that_in_fp32(rows, columns):
