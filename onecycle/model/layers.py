@@ -1,6 +1,7 @@
 """The blocks that the networks are made of."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -132,50 +133,81 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def conv_pool_norm_activate(
-    x: Tensor,
-    conv: nn.Module,
-    pool: nn.Module | None,
-    norm: nn.Module,
-    activation: str,
-    plus: Tensor | None = None,
-) -> Tensor:
-    """`conv`, `pool` (a MaxPool2d(2), if any), `norm` and `activation` of `x`; and `plus`.
+class Layer(NamedTuple):
+    """A convolution, a MaxPool2d(2) if any, a batch norm and an activation; and a sum.
 
-    One after another, but for training steps and predictions, in which some or all may be done at
-    once.
+    To a layer of `in_turn` the result of an earlier one may be added: of the nth if `plus` is n,
+    what the first is given if it is 0.
     """
-    pooled = isinstance(pool, nn.MaxPool2d)
-    if isinstance(norm, GhostBatchNorm) and tiled.here(x):
-        made = _by_tiles(x, conv, pooled, norm, activation, plus)
+
+    conv: nn.Module
+    pool: nn.Module | None
+    norm: nn.Module
+    activation: str
+    plus: int | None = None
+
+
+def in_turn(x: Tensor, layers: Sequence[Layer], plus: Tensor | None = None) -> Tensor:
+    """The `layers` of `x`, each of what the one before it makes; and `plus`.
+
+    What a layer does, and what they do, comes one after another, but for training steps and
+    predictions, in which some or all may be done at once.
+    """
+    if tiled.here(x):
+        made = _by_tiles(x, layers, plus)
         if made is not None:
             return made
+    if len(layers) == 1:
+        return _by_itself(x, layers[0], x if layers[0].plus == 0 else plus)
+    results = [x]
+    for layer in layers:
+        more = plus if layer is layers[-1] else None
+        if layer.plus is not None:
+            more = results[layer.plus]
+        results.append(in_turn(results[-1], [layer._replace(plus=None)], more))
+    return results[-1]
+
+
+def _by_itself(x: Tensor, layer: Layer, plus: Tensor | None) -> Tensor:
+    conv, pool, norm, activation, _ = layer
     if isinstance(norm, GhostBatchNorm) and norm.training:
-        y = norm.train_on(conv(x), pool=pooled, activation=activation)
+        y = norm.train_on(conv(x), pool=isinstance(pool, nn.MaxPool2d), activation=activation)
     else:
         y = conv(x) if pool is None else pool(conv(x))
         y = ACTIVATIONS[activation](norm(y))
     return y if plus is None else plus + y
 
 
-def _by_tiles(
-    x: Tensor,
-    conv: nn.Module,
-    pool: bool,
-    norm: GhostBatchNorm,
-    activation: str,
-    plus: Tensor | None,
-) -> Tensor | None:
-    """As `conv_pool_norm_activate`, or nothing, if tiles aren't for that."""
-    sizes = group_sizes(len(x), norm.groups if norm.training else 1)
-    learns = norm.training or not torch.is_grad_enabled()
-    if not (learns and isinstance(conv, Conv3x3) and tiled.possible(x, sizes, conv, pool)):
+def _by_tiles(x: Tensor, layers: Sequence[Layer], plus: Tensor | None) -> Tensor | None:
+    """As `in_turn`, or nothing, if tiles aren't for that."""
+    norms = [layer.norm for layer in layers if isinstance(layer.norm, GhostBatchNorm)]
+    convs = [layer.conv for layer in layers if isinstance(layer.conv, Conv3x3)]
+    if not len(norms) == len(convs) == len(layers):
         return None
-    affine, more = (norm.weight, norm.bias, EPS), (pool, activation, plus)
-    if not norm.training:
-        return tiled.judged(x, conv, (norm.running_mean, norm.running_var), *affine, *more)
-    y, found = tiled.layer(x, sizes, conv, *affine, *more)
-    norm.note(sizes, found[:, 0], found[:, 1])
+    training = norms[0].training
+    told = [
+        tiled.TiledLayer(
+            conv,
+            isinstance(layer.pool, nn.MaxPool2d),
+            norm.weight,
+            norm.bias,
+            layer.activation,
+            layer.plus,
+        )
+        for conv, norm, layer in zip(convs, norms, layers, strict=True)
+    ]
+    sizes = group_sizes(len(x), norms[0].groups if training else 1)
+    if torch.is_grad_enabled() and not training or not tiled.possible(x, sizes, told):
+        return None
+    if not training:
+        statistics = [(norm.running_mean, norm.running_var) for norm in norms]
+        return tiled.judged(x, told, statistics, EPS, plus)
+    y, found = tiled.in_turn(x, sizes, told, EPS, plus)
+    start = 0
+    for norm in norms:
+        end = start + len(norm.bias)
+        norm.note(sizes, found[:, 0, start:end], found[:, 1, start:end])
+        start = end
     return y
 
 
@@ -210,8 +242,8 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """The block of `x`, to which `plus` is added."""
         last = isinstance(self.dropout, nn.Identity)
-        parts = self.conv, self.pool, self.norm
-        y: Tensor = self.dropout(conv_pool_norm_activate(x, *parts, "relu", plus if last else None))
+        layer = Layer(self.conv, self.pool, self.norm, "relu")
+        y: Tensor = self.dropout(in_turn(x, [layer], plus if last else None))
         return y if last or plus is None else plus + y
 
 

@@ -9,9 +9,10 @@ from onecycle.model.convolution import Conv3x3
 from onecycle.model.layers import (
     ConvBlock,
     GhostBatchNorm,
+    Layer,
     Network,
     Normalize,
-    conv_pool_norm_activate,
+    in_turn,
 )
 from onecycle.recipe.schema import ModelSpec
 
@@ -83,4 +84,4 @@ class ConvNorm(nn.Module):
         self.norm = GhostBatchNorm(outputs)
 
     def forward(self, x: Tensor, activation: str = "none", plus: Tensor | None = None) -> Tensor:
-        return conv_pool_norm_activate(x, self.conv, None, self.norm, activation, plus)
+        return in_turn(x, [Layer(self.conv, None, self.norm, activation)], plus)

@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from onecycle.model import tiled
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import GhostBatchNorm, Network, Normalize, conv_pool_norm_activate
+from onecycle.model.layers import GhostBatchNorm, Layer, Network, Normalize, in_turn
 from onecycle.model.whitening import Whitening, whiten_activate
 from onecycle.recipe.schema import ModelSpec
 
@@ -45,11 +46,24 @@ class Speednet(Network):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = whiten_activate(pixels, self.normalize, self.stem)
-        x = self.layer3(self.layer2(self.layer1(x)))
+        if tiled.here(x):
+            x = in_turn(x, self.layers())
+        else:
+            x = self.layer3(self.layer2(self.layer1(x)))
         # Of one pixel torch's pool takes longer than of nine.
         pooled = x if self.training and x.shape[2:] == (1, 1) else self.pool(x)
         logits: Tensor = self.fc(pooled.flatten(1))
         return logits.float()
+
+    def layers(self) -> list[Layer]:
+        """What is between the stem and the pool."""
+        made: list[Layer] = []
+        for stage in (self.layer1, self.layer2, self.layer3):
+            made.append(stage.first.layer())
+            start = len(made)  # whose result is added to the last one's
+            made += [block.layer() for block in stage.residual]
+            made[-1] = made[-1]._replace(plus=start)
+        return made
 
 
 class Block(nn.Module):
@@ -67,7 +81,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """The block of `x`, to which `plus` is added."""
-        return conv_pool_norm_activate(x, self.conv, self.pool, self.norm, "silu", plus)
+        return in_turn(x, [self.layer()], plus)
+
+    def layer(self) -> Layer:
+        return Layer(self.conv, self.pool, self.norm, "silu")
 
 
 class Stage(nn.Module):

@@ -1,6 +1,7 @@
-"""A layer of a training step by AMX's tiles: convolution, pool, batch norm, activation and sum."""
+"""Layers of a training step by AMX's tiles: convolution, pool, batch norm, activation and sum."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,22 @@ from onecycle.model.convolution import Conv3x3
 
 WHOLE, LEAST = 32, 16  # channels that are computed together, and inputs that are worth it
 MOST = 128  # pixels a side, beyond which a single image's maps leave the cache
+JUDGED = 128  # images of a prediction that go through all layers together
+
+
+class TiledLayer(NamedTuple):
+    """A convolution, perhaps max pooled by 2, and its batch norm's weight and bias (C,).
+
+    To the activation is added what an earlier layer made, the nth if `plus` is n; 0 stands for what
+    the first layer is given.
+    """
+
+    conv: Conv3x3
+    pool: bool
+    weight: Tensor
+    bias: Tensor
+    activation: str
+    plus: int | None
 
 
 def here(x: Tensor) -> bool:
@@ -20,116 +37,128 @@ def here(x: Tensor) -> bool:
     return (bf16 or x.dtype is torch.bfloat16) and alone and x.device.type == "cpu" and has_tiles()
 
 
-def possible(x: Tensor, sizes: list[int], conv: Conv3x3, pool: bool) -> bool:
-    """Whether `layer` can take `x` (N, C, H, W) in groups of `sizes` here.
+def possible(x: Tensor, sizes: list[int], layers: Sequence[TiledLayer]) -> bool:
+    """Whether `in_turn` can take `x` (N, C, H, W) in groups of `sizes`, where tiles are.
 
     Smaller or larger maps, and other channels, are torch's. A channel of a single number has no
     variance.
     """
-    if not here(x) or conv.weight.dtype is not torch.float32:
-        return False
     height, width = x.shape[2:]
-    size = min(sizes) * ((height // 2) * (width // 2) if pool else height * width)
-    inputs, outputs = conv.in_channels, conv.out_channels
-    channels = inputs >= LEAST and inputs % 8 == 0 and outputs % WHOLE == 0
-    return channels and size > 1 and max(height, width) <= MOST
+    for layer in layers:
+        high, broad = (height // 2, width // 2) if layer.pool else (height, width)
+        inputs, outputs = layer.conv.in_channels, layer.conv.out_channels
+        channels = inputs >= LEAST and inputs % 8 == 0 and outputs % WHOLE == 0
+        fits = min(sizes) * high * broad > 1 and max(height, width) <= MOST
+        if not (channels and fits and layer.conv.weight.dtype is torch.float32):
+            return False
+        height, width = high, broad
+    return True
 
 
-def layer(
+def in_turn(
     x: Tensor,
     sizes: list[int],
-    conv: Conv3x3,
-    weight: Tensor,
-    bias: Tensor,
+    layers: Sequence[TiledLayer],
     eps: float,
-    pool: bool,
-    activation: str,
     plus: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`plus` and the `activation` of the batch norm of `conv` of x, max pooled by 2 if `pool`.
+    """The `layers` of x (N, C, H, W), one after another; `plus` is added to what the last makes.
 
-    Groups of `sizes` images are normalized each by itself; `weight`, `bias` (C,) and `eps` are the
-    batch norm's. The results are y (N, C, H, W) in bf16, and the mean and variance (groups, 2, C)
-    of what was normalized, as running statistics take them: the variance is that of a sample. They
-    have no gradient. Of the convolution's bias nothing is left but in the mean.
+    Groups of `sizes` images are normalized each by itself; `eps` is the batch norms'. The results
+    are y (N, C, H, W) in bf16, and the mean and variance (groups, 2, all layers' C) of what was
+    normalized, as running statistics take them: the variance is that of a sample. They have no
+    gradient. Of the convolutions' biases nothing is left but in the means.
     """
-    own = plus is x
-    more = None if own or plus is None else plus.to(torch.bfloat16)
-    packed = conv.once("packed", lambda: _packed(conv.weight.detach()))
-    y, found = _Layer.apply(
-        x.to(torch.bfloat16),
-        more,
-        conv.weight,
-        conv.bias,
-        weight,
-        bias,
-        (packed, sizes, eps, pool, activation, own),
-    )  # type: ignore[no-untyped-call]
-    if conv.bias is not None:
-        found[:, 0] += conv.bias.detach()
+    more = None if plus is None else plus.to(torch.bfloat16)
+    told = sizes, _kinds(layers, plus), [_packed(layer.conv) for layer in layers], eps
+    learnt = ((each.conv.weight, each.conv.bias, each.weight, each.bias) for each in layers)
+    flat = (each for layer in learnt for each in layer)
+    y, found = _InTurn.apply(x.to(torch.bfloat16), more, told, *flat)  # type: ignore[no-untyped-call]
+    start = 0
+    for layer in layers:
+        end = start + layer.conv.out_channels
+        if layer.conv.bias is not None:
+            found[:, 0, start:end] += layer.conv.bias.detach()
+        start = end
     return y, found
 
 
 @torch.no_grad()
 def judged(
     x: Tensor,
-    conv: Conv3x3,
-    statistics: tuple[Tensor, Tensor],
-    weight: Tensor,
-    bias: Tensor,
+    layers: Sequence[TiledLayer],
+    statistics: Sequence[tuple[Tensor, Tensor]],
     eps: float,
-    pool: bool,
-    activation: str,
     plus: Tensor | None,
 ) -> Tensor:
-    """As `layer`, normalized by the running mean and variance (C,), and with nothing to learn."""
+    """As `in_turn`, normalized by the running means and variances (C,); nothing is to learn."""
     from onecycle.model.compiled import amx  # slow to import
 
-    mean, variance = statistics
-    mean = mean if conv.bias is None else mean - conv.bias
+    means, variances = zip(*statistics, strict=True)
+    biases = [layer.conv.bias for layer in layers]
+    means = [
+        mean if bias is None else mean - bias for mean, bias in zip(means, biases, strict=True)
+    ]
+    known = torch.stack([torch.cat(means), torch.cat(variances)])
     maps, more = (
         None if each is None else each.to(torch.bfloat16).permute(0, 2, 3, 1).contiguous()
         for each in (x, plus)
     )
     assert maps is not None
-    ahead, _ = conv.once("packed", lambda: _packed(conv.weight.detach()))
-    known = torch.stack([mean, variance])
-    y, _, _ = amx.forward(maps, [len(x)], ahead, pool, weight, bias, eps, activation, more, known)
+    sizes = [len(part) for part in torch.split(maps, JUDGED)]
+    ahead = [_packed(layer.conv)[0] for layer in layers]
+    affine = _affine([layer.weight for layer in layers], [layer.bias for layer in layers])
+    y, _, _ = amx.forward(maps, sizes, _kinds(layers, plus), ahead, affine, eps, more, known)
     return y.permute(0, 3, 1, 2)
 
 
-def _packed(weight: Tensor) -> tuple[Tensor, Tensor]:
+def _packed(conv: Conv3x3) -> tuple[Tensor, Tensor]:
     from onecycle.model.compiled import packing  # slow to import
 
-    return packing.packed(weight)
+    made: tuple[Tensor, Tensor] = conv.once("packed", lambda: packing.packed(conv.weight.detach()))
+    return made
 
 
-class _Layer(torch.autograd.Function):
-    """As `layer`, whose other arguments are `told`, with the convolution's weight also packed.
+def _affine(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    return torch.stack([torch.cat(list(weights)), torch.cat(list(biases))])
 
-    `shift` is the convolution's bias.
-    """
+
+def _kinds(layers: Sequence[TiledLayer], plus: Tensor | None) -> tuple[Any, ...]:
+    """The layers as `compiled.amx` knows them."""
+    from onecycle.model.compiled import plan  # slow to import
+    from onecycle.model.compiled.passes import ACTIVATIONS
+
+    kinds = [
+        plan.Kind(
+            layer.conv.out_channels,
+            layer.pool,
+            ACTIVATIONS.index(layer.activation),
+            plan.NOTHING if layer.plus is None else layer.plus,
+        )
+        for layer in layers
+    ]
+    if plus is not None:
+        kinds[-1] = kinds[-1]._replace(plus=plan.ANOTHER)
+    return tuple(kinds)
+
+
+class _InTurn(torch.autograd.Function):
+    """As `in_turn`; what is learnt are each layer's four, the second a convolution's bias."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        plus: Tensor | None,
-        learnt: Tensor,
-        shift: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        told: tuple[tuple[Tensor, Tensor], list[int], float, bool, str, bool],
+        ctx: Any, x: Tensor, plus: Tensor | None, told: Any, *learnt: Tensor
     ) -> tuple[Tensor, Tensor]:
         from onecycle.model.compiled import amx  # slow to import
 
-        (ahead, back), sizes, eps, pool, activation, own = told
+        sizes, kinds, packed, eps = told
         maps = x.permute(0, 2, 3, 1).contiguous()
-        more = maps if own else None if plus is None else plus.permute(0, 2, 3, 1).contiguous()
-        norm = weight, bias, eps, activation
-        y, found, kept = amx.forward(maps, sizes, ahead, pool, *norm, more)
-        ctx.save_for_backward(maps, back, *kept)
-        ctx.told = sizes, activation, own, learnt.shape[1], shift
+        more = None if plus is None else plus.permute(0, 2, 3, 1).contiguous()
+        affine = _affine(learnt[2::4], learnt[3::4])
+        ahead = [each for each, _ in packed]
+        y, found, kept = amx.forward(maps, sizes, kinds, ahead, affine, eps, more)
+        ctx.save_for_backward(maps, *kept, *(each for _, each in packed))
+        ctx.told = sizes, kinds, [each.shape[1] for each in learnt[::4]], learnt[1::4]
         ctx.mark_non_differentiable(found)
         return y.permute(0, 3, 1, 2), found
 
@@ -138,14 +167,19 @@ class _Layer(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         from onecycle.model.compiled import amx  # slow to import
 
-        maps, back, *kept = ctx.saved_tensors
-        sizes, activation, own, inputs, shift = ctx.told
+        maps, memory, factors, *back = ctx.saved_tensors
+        sizes, kinds, inputs, shifts = ctx.told
         of_x, of_plus = ctx.needs_input_grad[:2]
         given = gradients[0].permute(0, 2, 3, 1).contiguous()
-        found = amx.backward(maps, sizes, given, kept, back, activation, of_x, own)
-        to_x, to_weight, to_norm = found
-        result = to_x[..., :inputs].permute(0, 3, 1, 2) if of_x else None
-        weight = to_weight[..., :inputs].view(len(to_weight), 3, 3, -1).permute(0, 3, 1, 2)
-        plus = gradients[0] if of_plus else None
-        nothing = None if shift is None else torch.zeros_like(shift)  # the mean takes it away
-        return result, plus, weight, nothing, to_norm[0], to_norm[1], None
+        found = amx.backward(maps, sizes, kinds, given, (memory, factors), back, of_x)
+        to_x, to_weights, to_norms = found
+        learnt: list[Tensor | None] = []
+        start = 0
+        for kind, channels, weight, shift in zip(kinds, inputs, to_weights, shifts, strict=True):
+            end = start + kind.outputs
+            learnt.append(weight[..., :channels].view(len(weight), 3, 3, -1).permute(0, 3, 1, 2))
+            learnt.append(None if shift is None else torch.zeros_like(shift))  # the mean takes it
+            learnt += to_norms[0, start:end], to_norms[1, start:end]
+            start = end
+        result = None if to_x is None else to_x[..., : maps.shape[3]].permute(0, 3, 1, 2)
+        return result, gradients[0] if of_plus else None, None, *learnt

@@ -2,152 +2,99 @@
 
 A layer is a 3x3 convolution, perhaps a 2x2 max pool, batch norm, an activation, and perhaps a sum.
 oneDNN's convolutions leave most of AMX idle, because what they multiply waits for memory. These go
-through some images at a time, laid side by side so that their maps, padded, stay in the cache.
-There the products of a map's shifted pixels with the weights are those of the convolution, and of
-its gradients, with no copy for each of the nine shifts. What is pooled is never in memory whole,
-nor is the gradient of what is normalized. (bench/LOG.md, sections 18 and 19.)
-
-Maps are (images, rows, columns, channels), channels a multiple of 32 for what is made; numbers are
-in bf16, as 16 bits. In the cache a pixel has a place: `run` places a row, `pitch` an image in it,
-of which those after its columns are zero, as are the rows above and below.
+through some images at a time, laid side by side so that their maps, padded, stay in the cache
+(`plan`). There the products of a map's shifted pixels with the weights are those of the
+convolution, and of its gradients, with no copy for each of the nine shifts. What is pooled is never
+in memory whole, nor is the gradient of what is normalized. A group of images goes through all
+layers before the next does, so that what one has made is near when another asks for it.
+(bench/LOG.md, sections 18 to 20.)
 """
-
-from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onecycle.model.compiled import plan as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.arrays import as_arrays
 from onecycle.model.compiled.jit import address, compiled
 from onecycle.model.compiled.norms import activate, moments, normal, slopes, through
-from onecycle.model.compiled.passes import ACTIVATIONS
 from onecycle.model.compiled.places import WIDE, clear, lay, lay_back, pair, spread_back
-from onecycle.model.compiled.products import TOGETHER, add_up, convolve
+from onecycle.model.compiled.plan import Kind, planned
+from onecycle.model.compiled.products import add_up, convolve
 from onecycle.model.compiled.room import room
-
-AT_ONCE = 1100  # places of some images side by side, about; more if one image has more
-SUMS = TOGETHER * t.ROWS * 4 * WIDE  # bytes of `convolve`'s sums
-
-
-@cache
-def layout(images: int, height: int, width: int, pooled: bool) -> tuple[int, int, int]:
-    """How many images lie side by side, and their `pitch` and `run`: few places left empty."""
-    best = None
-    for abreast in range(1, images + 1):
-        pitch = width + (width > 1)
-        if pooled and abreast > 1:
-            pitch += pitch % 2  # so that each image begins at an even place
-        run = abreast * pitch + abreast * pitch % 2
-        if best and height * run > AT_ONCE:
-            break
-        used = abreast * pitch - (pitch - width)
-        tiles = -(-images // abreast) * height * -(-used // t.ROWS)
-        if best is None or tiles < 1.04 * best[0]:
-            best = tiles, abreast, pitch, run
-    assert best
-    return best[1:]
 
 
 def forward(
     x: Tensor,
     sizes: list[int],
-    packed: Tensor,
-    pool: bool,
-    weight: Tensor,
-    bias: Tensor,
+    kinds: tuple[Kind, ...],
+    packed: list[Tensor],
+    affine: Tensor,
     eps: float,
-    activation: str,
-    plus: Tensor | None,
+    plus: Tensor | None = None,
     known: Tensor | None = None,
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """A layer of x (N, H, W, C), to which `plus`, of its result's shape, is added.
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Layers of `kinds` of x (N, H, W, C); `plus` is what a last one of `ANOTHER` adds.
 
-    `sizes` are those of the groups that are normalized each by itself, N in all; `packed` is the
-    convolution's weight by `packing.packed`; `weight`, `bias` (O,) and `eps` are the batch norm's.
-    The results are y, the mean and variance (groups, 2, O) of what was normalized, that of a
-    sample, and what `backward` asks for: what was normalized, which pixels it was, if it was
-    pooled, and the groups' and channels' factors. If mean and variance are `known` (2, O), all is
-    normalized by these.
+    `sizes` are those of the groups that are normalized each by itself, N in all; `packed` are the
+    convolutions' weights by `packing.packed`; `affine` (2, all channels) and `eps` are the batch
+    norms'. The results are y, the mean and variance (groups, 2, all channels) of what was
+    normalized, that of a sample, and what `backward` asks for. If mean and variance are `known`
+    (2, all channels), all is normalized by these, and nothing is kept.
     """
-    images, height, width, channels = x.shape
-    size = (height // 2, width // 2) if pool else (height, width)
-    outputs, parts = len(packed) * WIDE, packed.shape[1]
-    normed = x.new_empty(images, *size, outputs)
-    which = torch.empty(normed.shape if pool else (0,), dtype=torch.uint8)
-    found = torch.empty(len(sizes), 2, outputs) if known is None else known.clone()[None]
-    factors = torch.empty(len(sizes), outputs // WIDE, 4, WIDE)
-    y = torch.empty_like(normed)
-    place = layout(sizes[0], height, width, pool)
-    places = _places(height, place[2])
-    given = x, packed, plus, normed, which, y
+    plan = planned(tuple(x.shape[1:]), max(sizes), kinds)
+    y = x.new_empty(len(x), *plan.table[-1, p.HIGH : p.OUTPUTS + 1])
+    found = torch.empty(len(sizes), 2, plan.channels) if known is None else known[None]
+    factors = torch.empty(len(sizes), plan.channels // WIDE, 4, WIDE)
+    kept = torch.empty(plan.kept * (1 if known is not None else len(sizes)), dtype=torch.uint8)
     _forward(
         t.configuration(),
+        plan.table,
         np.array(sizes),
-        (height, width, channels, *size, outputs),
-        (*place, parts, places),
-        tuple(map(_where, given)),
-        room(parts * places * t.ROW, SUMS),
+        tuple(map(_where, (x, plus, kept, y))),
+        np.array(list(map(_where, packed))),
+        0 if known is not None else plan.kept,
+        room(*plan.ahead),
         eps,
-        ACTIVATIONS.index(activation),
-        known is not None,
-        *as_arrays(weight, bias, found, factors),
+        *as_arrays(affine, found, factors),
     )
-    return y, found, (normed, which, factors)
+    return y, found, (kept, factors)
 
 
 def backward(
     x: Tensor,
     sizes: list[int],
+    kinds: tuple[Kind, ...],
     gradient: Tensor,
-    kept: tuple[Tensor, Tensor, Tensor],
-    packed: Tensor,
-    activation: str,
+    kept: tuple[Tensor, Tensor],
+    packed: list[Tensor],
     of_x: bool,
-    added: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of `forward`'s x, if asked for, convolution (O, 9, C) and norm (2, O).
+) -> tuple[Tensor | None, list[Tensor], Tensor]:
+    """The gradients of `forward`'s x, if asked for, convolutions (O, 9, C) and norms (2, all).
 
-    `gradient` is that of its y, `packed` the other of `packing.packed`; C is a multiple of 32,
-    and beyond x's zero. If `added`, x was also what was added.
+    `gradient` is that of its y, `packed` the other of `packing.packed`; C is a multiple of 32, and
+    beyond x's zero.
     """
-    normed, which, factors = kept
-    images, height, width, inputs = x.shape
-    parts, blocks = packed.shape[:2]
-    channels, outputs = parts * WIDE, blocks * WIDE
-    to_x = x.new_empty(images, height, width, channels) if of_x else None
-    to_weight, to_norm = torch.empty(outputs, 9, channels), torch.empty(2, outputs)
-    place = layout(sizes[0], height, width, False)
-    run, places = place[2], _places(height, place[2])
-    steps = -(-height * run // WIDE)
-    given = x, gradient, normed, which, packed, gradient if added else None, to_x, to_weight
+    plan = planned(tuple(x.shape[1:]), max(sizes), kinds)
+    parts = plan.table[:, p.PARTS]
+    to_x = x.new_empty(*x.shape[:3], parts[0] * WIDE) if of_x else None
+    to_weights, to_norms = torch.empty(plan.weights), torch.empty(2, plan.channels)
+    memory, factors = kept
     _backward(
         t.configuration(),
+        plan.table,
         np.array(sizes),
-        (height, width, inputs, *normed.shape[1:]),
-        (*place, blocks, places),
-        tuple(map(_where, given)),
-        room(
-            blocks * places * t.ROW,
-            SUMS,
-            outputs * steps * t.ROW,
-            2 * parts * (run + 2 + steps * t.ROWS) * 2 * t.ROW,
-            parts * (run + 1) * t.ROW,
-            normed.shape[2] * t.ROW,
-            normed.numel() * 2,
-        ),
-        parts,
-        ACTIVATIONS.index(activation),
-        *as_arrays(factors, to_norm),
+        tuple(map(_where, (x, gradient, memory, to_x, to_weights))),
+        np.array(list(map(_where, packed))),
+        plan.kept,
+        room(*plan.back),
+        *as_arrays(factors, to_norms),
     )
-    return x.new_empty(0) if to_x is None else to_x, to_weight, to_norm
-
-
-def _places(height: int, run: int) -> int:
-    """Places of 32 channels for some images' maps, with what is read before and after them."""
-    return 2 * run + (-(-height * run // WIDE) + 1) * WIDE + t.ROWS
+    sizes = (plan.table[:, p.OUTPUTS] * 9 * parts * WIDE).tolist()
+    weights = zip(torch.split(to_weights, sizes), kinds, strict=True)
+    return to_x, [weight.view(kind.outputs, 9, -1) for weight, kind in weights], to_norms
 
 
 def _where(tensor: Tensor | None) -> int:
@@ -156,64 +103,119 @@ def _where(tensor: Tensor | None) -> int:
 
 
 @compiled
-def _forward(
-    config,
-    sizes,
-    shape,
-    place,
-    given,
-    room,
-    eps,
-    activation,
-    known,
-    weight,
-    bias,
-    found,
-    factors,
-):
-    height, width, channels, high, wide, outputs = shape
-    abreast, pitch, run, parts, places = place
-    x, packed, plus, normed, which, y = given
+def _forward(config, table, sizes, given, packed, apart, room, eps, affine, found, factors):
+    x, plus, kept, y = given
     maps, sums = room
-    start = (run + t.ROWS) * t.ROW  # of the first pixel
-    inner, size = (height, width, pitch, run, parts, places), (high, wide, outputs)
-    nothing, end = np.zeros(WIDE, np.uint16), 0
-    of_factors, zeros = address(factors), address(nothing)
-    clear(maps, parts * places * t.ROW)
+    first, last, end = table[0], len(table) - 1, 0
+    pixels = first[p.HEIGHT] * first[p.WIDTH] * first[p.INPUTS] * 2
+    results = table[last, p.HIGH] * table[last, p.BROAD] * table[last, p.OUTPUTS] * 2
+    t.configure(config)
     for group in range(len(sizes)):
         begin, end = end, end + sizes[group]
-        mean, squares = np.zeros(outputs), np.zeros(outputs)
-        t.configure(config)
-        for first in range(begin, end, abreast):
-            here = min(abreast, end - first)
-            source = x + first * height * width * channels * 2
-            for row in range(height):
-                target = maps + start + row * run * t.ROW
-                those = here, height, width, channels
-                lay(source, those, row, pitch, run, target, parts, places * t.ROW)
-            convolve(maps, inner, packed, sums, size, normed, which, 0, first, here)
-            if known:
-                continue
-            before, count = (first - begin) * high * wide, here * high * wide
-            some = normed + first * high * wide * 2 * outputs
-            moments(some, before, count, mean, squares)
-        t.release()
-        count, offset = sizes[group] * high * wide, begin * high * wide * 2 * outputs
-        if known:
-            mean[:], squares[:] = found[group, 0], found[group, 1] * count
-        normal(mean, squares, count, weight, bias, eps, factors[group], found[group])
-        those = of_factors + group * factors.strides[0]
-        more, stride = (plus + offset, 2 * outputs) if plus else (zeros, 0)
-        activate(normed + offset, outputs, count, activation, those, more, stride, y + offset)
-    nothing[0] = 0  # holds them until here
+        memory, statistics = kept + group * apart, found[group if apart else 0]
+        for layer in range(len(table)):
+            row = table[layer]
+            start, stop = row[p.CHANNEL], row[p.CHANNEL] + row[p.OUTPUTS]
+            source = x + begin * pixels if layer == 0 else memory + table[layer - 1, p.MADE]
+            made = y + begin * results if layer == last else memory + row[p.MADE]
+            more = np.int64(0)
+            if row[p.PLUS] == p.ANOTHER:
+                more = plus + begin * results
+            elif row[p.PLUS] == 0:
+                more = x + begin * pixels
+            elif row[p.PLUS] > 0:
+                more = memory + table[row[p.PLUS] - 1, p.MADE]
+            normed, which = memory + row[p.NORMED], memory + row[p.WHICH] if row[p.POOL] else 0
+            of_factors = factors[group, start // WIDE : stop // WIDE]
+            of_norm = affine[:, start:stop], statistics[:, start:stop], of_factors
+            those = source, packed[layer], more, normed, which, made
+            _layer(row, sizes[group], those, maps, sums, apart == 0, eps, of_norm)
+    t.release()
 
 
 @compiled
-def _backward(config, sizes, shape, place, given, room, parts, activation, factors, to_norm):
-    height, width, channels, high, wide, outputs = shape
-    abreast, pitch, run, blocks, places = place
+def _layer(row, images, given, maps, sums, known, eps, of_norm):
+    """One group's layer."""
+    x, packed, plus, normed, which, y = given
+    affine, found, factors = of_norm
+    height, width, channels = row[p.HEIGHT], row[p.WIDTH], row[p.INPUTS]
+    high, wide, outputs = row[p.HIGH], row[p.BROAD], row[p.OUTPUTS]
+    abreast, pitch, run = row[p.ABREAST], row[p.PITCH], row[p.RUN]
+    parts, places = row[p.PARTS], row[p.PLACES]
+    start = (run + t.ROWS) * t.ROW  # of the first pixel
+    inner, size = (height, width, pitch, run, parts, places), (high, wide, outputs)
+    mean, squares = np.zeros(outputs), np.zeros(outputs)
+    clear(maps, parts * places * t.ROW)
+    for first in range(0, images, abreast):
+        here = min(abreast, images - first)
+        source = x + first * height * width * channels * 2
+        for line in range(height):
+            target = maps + start + line * run * t.ROW
+            those = here, height, width, channels
+            lay(source, those, line, pitch, run, target, parts, places * t.ROW)
+        convolve(maps, inner, packed, sums, size, normed, which, 0, first, here)
+        if known:
+            continue
+        before, count = first * high * wide, here * high * wide
+        moments(normed + before * 2 * outputs, before, count, mean, squares)
+    count = images * high * wide
+    if known:
+        mean[:], squares[:] = found[0], found[1] * count
+    else:
+        found[0], found[1] = mean, squares / (count - 1)
+    normal(mean, squares, count, affine[0], affine[1], eps, factors)
+    nothing = np.zeros(WIDE, np.uint16)
+    more, stride = (plus, 2 * outputs) if plus else (address(nothing), 0)
+    activate(normed, outputs, count, row[p.ACTIVATION], address(factors), more, stride, y)
+    nothing[0] = 0  # holds it until here
+
+
+@compiled
+def _backward(config, table, sizes, given, packed, apart, room, factors, to_norms):
+    x, gradient, kept, to_x, to_weights = given
+    gradients = room[7]
+    first, last, end = table[0], len(table) - 1, sizes.sum()
+    pixels = first[p.HEIGHT] * first[p.WIDTH] * 2
+    results = table[last, p.HIGH] * table[last, p.BROAD] * table[last, p.OUTPUTS] * 2
+    to_norms[:] = 0
+    t.configure(config)
+    # What was made last is nearest.
+    for group in range(len(sizes) - 1, -1, -1):
+        begin, fresh = end - sizes[group], group == len(sizes) - 1
+        end, memory = begin, kept + group * apart
+        for layer in range(last, -1, -1):
+            row = table[layer]
+            start, stop = row[p.CHANNEL], row[p.CHANNEL] + row[p.OUTPUTS]
+            of_last = gradient + begin * results
+            that = of_last if layer == last else gradients + row[p.GRADIENT]
+            more, added = np.int64(0), row[p.ADDED]
+            if added >= 0:
+                more = of_last if added == last else gradients + table[added, p.GRADIENT]
+            if layer:
+                source = memory + table[layer - 1, p.MADE]
+                target = gradients + table[layer - 1, p.GRADIENT]
+            else:
+                source = x + begin * pixels * row[p.INPUTS]
+                target = to_x and to_x + begin * pixels * row[p.PARTS] * WIDE
+            normed, which = memory + row[p.NORMED], memory + row[p.WHICH] if row[p.POOL] else 0
+            to_weight = to_weights + 4 * row[p.WEIGHTS]
+            those = source, that, normed, which, packed[layer], more, target, to_weight
+            of_factors = factors[group, start // WIDE : stop // WIDE]
+            of_norm = of_factors, to_norms[:, start:stop]
+            _layer_back(row, sizes[group], those, room, fresh, of_norm)
+    t.release()
+
+
+@compiled
+def _layer_back(row, images, given, room, fresh, of_norm):
+    """One group's layer backward; begin the gradient of its weight if `fresh`, else add to it."""
     x, gradient, normed, which, packed, plus, to_x, to_weight = given
-    maps, sums, columns, pairs, line, row_of_y, moved = room
+    maps, sums, columns, pairs, line, row_of_y, moved, _ = room
+    factors, to_norm = of_norm
+    height, width, channels = row[p.HEIGHT], row[p.WIDTH], row[p.INPUTS]
+    high, wide, outputs = row[p.HIGH], row[p.BROAD], row[p.OUTPUTS]
+    abreast, pitch, run = row[p.BACK_ABREAST], row[p.BACK_PITCH], row[p.BACK_RUN]
+    parts, places, blocks = row[p.PARTS], row[p.BACK_PLACES], outputs // WIDE
     steps, start = -(-height * run // WIDE), (run + t.ROWS) * t.ROW
     length, apart = run + 2 + steps * t.ROWS, places * t.ROW
     inner, size = (height, width, pitch, run, blocks, places), (height, width, parts * WIDE)
@@ -221,45 +223,38 @@ def _backward(config, sizes, shape, place, given, room, parts, activation, facto
     clear(maps, blocks * places * t.ROW)
     clear(line, parts * (run + 1) * t.ROW)
     clear(pairs, 2 * parts * length * 2 * t.ROW)
-    turned, one, end = np.empty((blocks, 3, WIDE), np.float32), np.empty_like(to_norm), 0
-    through_to = address(turned)
-    to_norm[:] = 0
-    for group in range(len(sizes)):
-        begin, end = end, end + sizes[group]
-        count, offset = sizes[group] * high * wide, begin * high * wide * 2 * outputs
-        seen, that, made = normed + offset, gradient + offset, moved + offset
-        slopes(seen, that, count, activation, factors[group], made, one)
-        through(factors[group], one, count, turned)
-        to_norm += one
-        t.configure(config)
-        for first in range(begin, end, abreast):
-            here = min(abreast, end - first)
-            number = first * high * wide * outputs
-            both = moved + 2 * number, normed + 2 * number, through_to
-            for row in range(high):
-                those = here, high, wide, outputs
-                if which:
-                    target = maps + start + 2 * row * run * t.ROW
-                    where = row, pitch, run, target, blocks, apart
-                    spread_back(both, which + number, row_of_y, those, *where)
-                else:
-                    target = maps + start + row * run * t.ROW
-                    lay_back(both, those, row, pitch, run, target, blocks, apart)
-            if to_x:
-                convolve(maps, inner, packed, sums, size, to_x, 0, plus, first, here)
-            for c in range(0, outputs, t.ROWS):
-                source = maps + c // WIDE * apart + start + c % WIDE * 2
-                target = columns + c * steps * t.ROW
-                for _ in range(steps):
-                    v.transposed(source, t.ROW, target, t.ROW)
-                    source, target = source + WIDE * t.ROW, target + t.ROWS * t.ROW
-            for row in range(height):
-                those = here, height, width, channels
-                source = x + first * height * width * channels * 2
-                lay(source, those, row, pitch, run, line + t.ROW, parts, (run + 1) * t.ROW)
-                at = ((row + 1) * run + 2) // 2
-                pair(line, run + 1, parts, 1, pairs, length, 0, at, run // 2)
-                pair(line, run + 1, parts, 0, pairs, length, 1, at - 1, run // 2)
-            add_up(columns, pairs, outer, outputs, steps, first == 0, to_weight)
-        t.release()
+    turned, one = np.empty((blocks, 3, WIDE), np.float32), np.empty((2, outputs), np.float32)
+    through_to, count = address(turned), images * high * wide
+    slopes(normed, gradient, count, row[p.ACTIVATION], factors, moved, one)
+    through(factors, one, count, turned)
+    to_norm += one
+    for first in range(0, images, abreast):
+        here = min(abreast, images - first)
+        number = first * high * wide * outputs
+        both = moved + 2 * number, normed + 2 * number, through_to
+        for at in range(high):
+            those = here, high, wide, outputs
+            if which:
+                target = maps + start + 2 * at * run * t.ROW
+                where = at, pitch, run, target, blocks, apart
+                spread_back(both, which + number, row_of_y, those, *where)
+            else:
+                target = maps + start + at * run * t.ROW
+                lay_back(both, those, at, pitch, run, target, blocks, apart)
+        if to_x:
+            convolve(maps, inner, packed, sums, size, to_x, 0, plus, first, here)
+        for c in range(0, outputs, t.ROWS):
+            source = maps + c // WIDE * apart + start + c % WIDE * 2
+            target = columns + c * steps * t.ROW
+            for _ in range(steps):
+                v.transposed(source, t.ROW, target, t.ROW)
+                source, target = source + WIDE * t.ROW, target + t.ROWS * t.ROW
+        for at in range(height):
+            those = here, height, width, channels
+            source = x + first * height * width * channels * 2
+            lay(source, those, at, pitch, run, line + t.ROW, parts, (run + 1) * t.ROW)
+            place = ((at + 1) * run + 2) // 2
+            pair(line, run + 1, parts, 1, pairs, length, 0, place, run // 2)
+            pair(line, run + 1, parts, 0, pairs, length, 1, place - 1, run // 2)
+        add_up(columns, pairs, outer, outputs, steps, fresh and first == 0, to_weight)
     turned[0, 0, 0] = 0  # holds it until here

@@ -43,8 +43,8 @@ def moments(x, before, count, mean, squares):
 
 
 @compiled
-def normal(mean, squares, count, weight, bias, eps, factors, found):
-    """The `factors` (channels / 32, 4, 32); `found` are mean and variance, that of a sample."""
+def normal(mean, squares, count, weight, bias, eps, factors):
+    """The `factors` (channels / 32, 4, 32) of channels with this mean and sum of squares above it."""
     for c in range(len(mean)):
         spread = 1 / np.sqrt(squares[c] / count + eps)
         rows = factors[c // WIDE]
@@ -52,7 +52,6 @@ def normal(mean, squares, count, weight, bias, eps, factors, found):
         rows[1, c % WIDE] = bias[c] - mean[c] * weight[c] * spread
         rows[2, c % WIDE] = mean[c]
         rows[3, c % WIDE] = spread
-        found[0, c], found[1, c] = mean[c], squares[c] / (count - 1)
 
 
 @compiled

@@ -1,0 +1,155 @@
+"""Where all is that `amx` computes layers with: their maps, side by side in the cache or in memory.
+
+Maps are (images, rows, columns, channels), channels a multiple of 32 for what is made; numbers are
+in bf16, as 16 bits. In the cache a pixel has a place: `run` places a row, `pitch` an image in it,
+of which those after its columns are zero, as are the rows above and below.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onecycle.model.compiled import tiles as t
+from onecycle.model.compiled.places import WIDE
+from onecycle.model.compiled.products import TOGETHER
+
+AT_ONCE = 1100  # places of some images side by side, about; more if one image has more
+SUMS = TOGETHER * t.ROWS * 4 * WIDE  # bytes of `convolve`'s sums
+NOTHING, ANOTHER = -1, -2  # in place of an earlier result
+
+
+class Kind(NamedTuple):
+    """What a layer of a sequence does, but for its numbers.
+
+    To its activation is added what it is given, if that is `NOTHING` or `ANOTHER` tensor, or
+    the result of an earlier layer: 0 stands for what the first is given, n for what the nth made.
+    """
+
+    outputs: int
+    pool: bool
+    activation: int  # its place among `passes.ACTIVATIONS`
+    plus: int
+
+
+# What a table has a number for, a row a layer. A layer's maps and those of what it makes:
+HEIGHT, WIDTH, INPUTS, HIGH, BROAD, OUTPUTS, ACTIVATION, POOL, PLUS = range(9)
+# its maps in the cache forward, and those of its gradient backward, 32 channels after 32:
+ABREAST, PITCH, RUN, PARTS, PLACES, BACK_ABREAST, BACK_PITCH, BACK_RUN, BACK_PLACES = range(9, 18)
+# where in a group's memory what is normalized begins, which pixels it was, and what is made:
+NORMED, WHICH, MADE = range(18, 21)
+# its first channel among all that are normalized, where its weights' gradient begins, and in the
+# room for gradients that of what it made; and the layer whose sum its input was also part of.
+CHANNEL, WEIGHTS, GRADIENT, ADDED = range(21, 25)
+NUMBERS = 25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The layers' `table`, and the sizes of what they share."""
+
+    table: NDArray[np.int64]
+    kept: int  # bytes for a group, from forward to backward
+    channels: int  # all that are normalized
+    weights: int  # numbers of all gradients of weights
+    ahead: tuple[int, ...]  # bytes of room forward
+    back: tuple[int, ...]  # and backward
+
+
+@cache
+def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -> Plan:
+    """How groups of at most so many `images` of `shape` (H, W, C) go through layers of `kinds`."""
+    table = np.zeros((len(kinds), NUMBERS), np.int64)
+    height, width, inputs = shape
+    kept = channels = weights = 0
+    for row, kind in zip(table, kinds, strict=True):
+        high, broad = (height // 2, width // 2) if kind.pool else (height, width)
+        row[HEIGHT : PLUS + 1] = height, width, inputs, high, broad, *_numbers(kind)
+        ahead = layout(images, height, width, kind.pool)
+        back = layout(images, height, width, False)
+        row[ABREAST : PARTS + 1] = *ahead, -(-inputs // WIDE)
+        row[PLACES], row[BACK_PLACES] = _places(height, ahead[2]), _places(height, back[2])
+        row[BACK_ABREAST : BACK_RUN + 1] = back
+        numbers = images * high * broad * kind.outputs
+        row[NORMED], row[WHICH] = kept, kept + 2 * numbers
+        row[MADE] = row[WHICH] + (-(-numbers // t.ROW) * t.ROW if kind.pool else 0)
+        kept = int(row[MADE] + 2 * numbers)
+        row[CHANNEL], row[WEIGHTS] = channels, weights
+        channels += kind.outputs
+        weights += int(kind.outputs * 9 * row[PARTS] * WIDE)
+        height, width, inputs = high, broad, kind.outputs
+    made = 2 * images * int((table[:, HIGH] * table[:, BROAD] * table[:, OUTPUTS]).max())
+    gradients = _gradients(table, kinds, made)
+    return Plan(table, kept, channels, weights, _ahead(table), (*_back(table), made, gradients))
+
+
+@cache
+def layout(images: int, height: int, width: int, pooled: bool) -> tuple[int, int, int]:
+    """How many images lie side by side, and their `pitch` and `run`: few places left empty."""
+    best = None
+    for abreast in range(1, images + 1):
+        pitch = width + (width > 1)
+        if pooled and abreast > 1:
+            pitch += pitch % 2  # so that each image begins at an even place
+        run = abreast * pitch + abreast * pitch % 2
+        if best and height * run > AT_ONCE:
+            break
+        used = abreast * pitch - (pitch - width)
+        tiles = -(-images // abreast) * height * -(-used // t.ROWS)
+        if best is None or tiles < 1.04 * best[0]:
+            best = tiles, abreast, pitch, run
+    assert best
+    return best[1:]
+
+
+def _numbers(kind: Kind) -> tuple[int, int, int, int]:
+    return kind.outputs, kind.activation, kind.pool, kind.plus
+
+
+def _places(height: int, run: int) -> int:
+    """Places of 32 channels for some images' maps, with what is read before and after them."""
+    return 2 * run + (-(-height * run // WIDE) + 1) * WIDE + t.ROWS
+
+
+def _gradients(table: NDArray[np.int64], kinds: tuple[Kind, ...], size: int) -> int:
+    """Note where each layer's gradient is in a room for few of `size` bytes; the whole room's."""
+    table[:, ADDED] = NOTHING
+    for layer, kind in enumerate(kinds):
+        if kind.plus >= 0:
+            table[kind.plus, ADDED] = layer
+    free: list[int] = []
+    slots = 0
+    for layer in range(len(kinds) - 1, -1, -1):
+        if layer:  # the gradient of its input
+            if not free:
+                free.append(slots)
+                slots += 1
+            table[layer - 1, GRADIENT] = free.pop() * size
+        # Now nobody asks for its own any more, unless it is also that of an earlier input.
+        done = [layer] if kinds[layer].plus < 0 or kinds[layer].plus == layer else []
+        later = int(table[layer, ADDED])
+        done += [later] if later > layer else []
+        free += [int(table[each, GRADIENT]) // size for each in done if each < len(kinds) - 1]
+    return slots * size
+
+
+def _ahead(table: NDArray[np.int64]) -> tuple[int, int]:
+    """Bytes of room forward: maps, and sums."""
+    return int((table[:, PARTS] * table[:, PLACES]).max()) * t.ROW, SUMS
+
+
+def _back(table: NDArray[np.int64]) -> tuple[int, ...]:
+    """Bytes of room backward: maps, sums, their columns, pairs, a row of inputs, one of results."""
+    blocks, parts, run = table[:, OUTPUTS] // WIDE, table[:, PARTS], table[:, BACK_RUN]
+    steps = -(-table[:, HEIGHT] * run // WIDE)
+    sizes = (
+        blocks * table[:, BACK_PLACES] * t.ROW,
+        np.array(SUMS),
+        table[:, OUTPUTS] * steps * t.ROW,
+        2 * parts * (run + 2 + steps * t.ROWS) * 2 * t.ROW,
+        parts * (run + 1) * t.ROW,
+        table[:, BROAD] * t.ROW,
+    )
+    return tuple(int(size.max()) for size in sizes)
