@@ -256,5 +256,5 @@ def _layer_back(row, images, given, room, fresh, of_norm):
             place = ((at + 1) * run + 2) // 2
             pair(line, run + 1, parts, 1, pairs, length, 0, place, run // 2)
             pair(line, run + 1, parts, 0, pairs, length, 1, place - 1, run // 2)
-        add_up(columns, pairs, outer, outputs, steps, fresh and first == 0, to_weight)
+        add_up(columns, pairs, outer, outputs, steps, fresh and first == 0, sums, to_weight)
     turned[0, 0, 0] = 0  # holds it until here

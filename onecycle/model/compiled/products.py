@@ -17,7 +17,8 @@ from onecycle.model.compiled.places import WIDE, clear
 FACTOR = 2048  # bytes of 32 weights for 32 outputs
 TOGETHER = 4  # tiles of pixels whose sums, and weights for 32 channels, the first cache holds
 HELD = 56  # weights of 32 channels for 32 that stay in the second cache beside the maps
-STEPS = 16  # products of 32 pixels one after another, whose columns stay in the first cache
+UNITS = t.ROWS // 2  # of sums that are put where they belong, one with each product at most
+STEPS = 18  # products of 32 pixels one after another, whose columns stay in the first cache
 
 
 @compiled
@@ -31,8 +32,8 @@ def convolve(maps, shape, packed, sums, size, y, which, plus, first, here):
     height, width, pitch, run, parts, places = shape
     high, wide, outputs = size
     side = 2 if which else 1
-    # Where the pixels of a row of y belong to that are made from each place of a row, or -1.
-    targets = np.full(run + t.ROWS, -1)
+    # Where the pixels of a row of y belong that are made from each place of a row, or -1.
+    targets = np.full(run + 2 * t.ROWS, -1)
     for image in range(here):
         for j in range(wide):
             targets[image * pitch + j * side] = ((first + image) * high * wide + j) * outputs
@@ -45,7 +46,10 @@ def convolve(maps, shape, packed, sums, size, y, which, plus, first, here):
         ky, kx = k // across, 1 if width == 1 else k % across
         taps[k, 0], taps[k, 1] = ((ky - 1) * run + kx - 1) * t.ROW, (3 * ky + kx) * FACTOR
     of_targets, of_taps, before = address(targets), address(taps), run + t.ROWS
+    nowhere = of_targets + 8 * before
     groups, blocks = -(-count // TOGETHER), outputs // WIDE
+    # The sums that are complete, which are put where they belong while the next are made.
+    done = sums, (nowhere, y, plus), (nowhere, y, plus), which
     for turn in range(groups * blocks):
         if parts * blocks <= HELD:
             group, block = turn // blocks * TOGETHER, turn % blocks * WIDE
@@ -70,19 +74,18 @@ def convolve(maps, shape, packed, sums, size, y, which, plus, first, here):
                 over = 2 * across if row == height - 1 else 3 * across
                 result = sums + (pair - group) * t.ROWS * 4 * WIDE
                 begin(result, 4 * WIDE, part == 0)
-                multiply(above, below, weights, of_taps, low, over)
+                multiply(above, below, weights, of_taps, low, over, done)
                 end(result, 4 * WIDE)
-                if part < parts - 1:
-                    continue
-                start, at = row // side * wide * outputs + block, of_targets + column * 128
-                if which:
-                    pool(result, at, y + 2 * start, which + start)
-                else:
-                    keep(result, at, y + 2 * start, plus and plus + 2 * start)
-                    if pair + 1 < count:
-                        start = other_row * wide * outputs + block
-                        at = of_targets + other_column * 128
-                        keep(result + FACTOR, at, y + 2 * start, plus and plus + 2 * start)
+                done = sums, (nowhere, y, plus), (nowhere, y, plus), which
+                if part == parts - 1:
+                    start = row // side * wide * outputs + block
+                    to = of_targets + column * 128, y + 2 * start, plus and plus + 2 * start
+                    start = other_row // side * wide * outputs + block
+                    at = of_targets + other_column * 128 if pair + 1 < count else nowhere
+                    other_to = at, y + 2 * start, plus and plus + 2 * start
+                    done = result, to, other_to, which and which + start
+    for unit in range(UNITS):
+        put(done, unit)
     targets[0] = taps[0, 0]  # holds both until here
 
 
@@ -111,8 +114,12 @@ def end(result, stride):
 
 
 @njit(inline="always")
-def multiply(above, below, weights, taps, low, over):
-    """Add to the sums the products of two tiles of pixels with weights, from `low` to `over`."""
+def multiply(above, below, weights, taps, low, over, done):
+    """Add to the sums the products of two tiles of pixels with weights, from `low` to `over`.
+
+    Meanwhile `put` what is `done`.
+    """
+    unit = 0
     for k in range(low, over):
         shift, weight = v.number(taps + 16 * k), weights + v.number(taps + 16 * k + 8)
         t.load(4, above + shift, t.ROW)
@@ -123,43 +130,54 @@ def multiply(above, below, weights, taps, low, over):
         t.load(5, below + shift, t.ROW)
         t.dot(2, 5, 6)
         t.dot(3, 5, 7)
+        if unit < UNITS:
+            put(done, unit)
+            unit += 1
+    for rest in range(unit, UNITS):
+        put(done, rest)
 
 
 @njit(inline="always")
-def keep(product, targets, y, plus):
-    """The 16 pixels of `product` in bf16, to where it says at `targets`, counted from `y`.
+def put(done, unit):
+    """Two pixels each of two tiles of sums in bf16 to where they belong: one of `UNITS` such.
 
-    Each is added to what is as far from `plus`, unless that is 0.
+    `done` are where the sums are, what they go to: for either tile a list of places, counted from
+    an address, and one of what is added, if it isn't 0; and where it is noted which pixel it was,
+    if the largest of the four counts, else 0.
     """
-    for pixel in range(t.ROWS):
+    sums, (targets, y, plus), (other_targets, other_y, other_plus), which = done
+    for pixel in range(2 * unit, 2 * unit + 2):
+        source = sums + pixel * 4 * WIDE
         target = v.number(targets + 8 * pixel)
+        if which:
+            if target >= 0:
+                v.largest(source, source + FACTOR, y + 2 * target, which + target)
+            continue
         if target >= 0 and plus:
-            p.add_rounded(product + pixel * 4 * WIDE, plus + 2 * target, y + 2 * target)
+            p.add_rounded(source, plus + 2 * target, y + 2 * target)
         elif target >= 0:
-            v.rounded(product + pixel * 4 * WIDE, y + 2 * target)
-
-
-@njit(inline="always")
-def pool(product, targets, y, which):
-    """As `keep`, of the largest of 2x2 pixels: two of the first 16, and the two 16 further on."""
-    for pixel in range(0, t.ROWS, 2):
-        target = v.number(targets + 8 * pixel)
-        if target >= 0:
-            above = product + pixel * 4 * WIDE
-            v.largest(above, above + FACTOR, y + 2 * target, which + target)
+            v.rounded(source, y + 2 * target)
+        target = v.number(other_targets + 8 * pixel)
+        if target >= 0 and plus:
+            p.add_rounded(source + FACTOR, other_plus + 2 * target, other_y + 2 * target)
+        elif target >= 0:
+            v.rounded(source + FACTOR, other_y + 2 * target)
 
 
 @compiled
-def add_up(columns, pairs, shape, outputs, steps, fresh, to_weight):
+def add_up(columns, pairs, shape, outputs, steps, fresh, sums, to_weight):
     """Add to `to_weight`, or begin it if `fresh`, the products of `columns` and shifted `pairs`.
 
-    `shape` is as for `convolve`, of what is in `pairs`.
+    `shape` is as for `convolve`, of what is in `pairs`; `sums` is room for two times 32x32.
     """
     height, width, _, run, parts, _ = shape
     row, length, lead = parts * WIDE * 4, run + 2 + steps * t.ROWS, run + 2
+    size, turn = WIDE * WIDE * 4, 0
+    together = -(-steps // -(-steps // STEPS))
+    done = sums, np.int64(0), True  # sums that are complete, which are added while the next are made
     for block in range(0, outputs, WIDE):
         for part in range(parts):
-            for step in range(0, steps, STEPS):
+            for step in range(0, steps, together):
                 for tap in range(9):
                     ky, kx = tap // 3, tap % 3
                     result = to_weight + (block * 9 + tap) * row + part * 4 * WIDE
@@ -170,9 +188,29 @@ def add_up(columns, pairs, shape, outputs, steps, fresh, to_weight):
                     left = columns + (block * steps + step * t.ROWS) * t.ROW
                     place = lead + (ky - 1) * run + kx - 1 + step * WIDE
                     right = pairs + ((place % 2 * parts + part) * length + place // 2) * 2 * t.ROW
-                    begin(result, 9 * row, fresh and step == 0)
-                    follow(left, steps, right, min(STEPS, steps - step))
-                    end(result, 9 * row)
+                    count, made = min(together, steps - step), sums + turn % 2 * size
+                    begin(made, 4 * WIDE, True)
+                    each = -(-WIDE // count)
+                    for k in range(count):
+                        further = k * t.ROWS * t.ROW
+                        follow(left + further, steps, right + 2 * further, 1)
+                        add_rows(done, k * each, k * each + each, 9 * row)
+                    end(made, 4 * WIDE)
+                    done, turn = (made, result, fresh and step == 0), turn + 1
+    add_rows(done, 0, WIDE, 9 * row)
+
+
+@njit(inline="always")
+def add_rows(done, first, last, stride):
+    """Add rows of what is `done` to where it belongs, if anywhere, or let it be the first there."""
+    source, target, fresh = done
+    for r in range(first, min(last, WIDE) if target else first):
+        of, to = source + r * 4 * WIDE, target + r * stride
+        if fresh:
+            v.copy64(of, to)
+            v.copy64(of + t.ROW, to + t.ROW)
+        else:
+            v.add(of, to)
 
 
 @njit(inline="always")
@@ -183,12 +221,12 @@ def follow(left, steps, right, count):
     """
     tile = t.ROWS * t.ROW
     for _ in range(count):
-        t.load(4, left, t.ROW)
         t.load_once(6, right, 2 * t.ROW)
-        t.dot(0, 4, 6)
         t.load_once(7, right + t.ROW, 2 * t.ROW)
-        t.dot(1, 4, 7)
+        t.load(4, left, t.ROW)
         t.load(5, left + steps * tile, t.ROW)
+        t.dot(0, 4, 6)
+        t.dot(1, 4, 7)
         t.dot(2, 5, 6)
         t.dot(3, 5, 7)
         left, right = left + tile, right + FACTOR

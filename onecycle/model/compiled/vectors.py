@@ -125,6 +125,20 @@ def push(context, gradient, velocity, momentum, target):
 
 
 @intrinsic
+def add(context, source, target):
+    """Add 32 numbers in fp32 at `source` to those at `target`."""
+
+    def made(context, builder, signature, arguments):
+        source, target = arguments
+        for half in (0, 64):
+            total = builder.fadd(floats(builder, source, half), floats(builder, target, half))
+            builder.store(total, at(builder, target, LONG(half), FLOATS), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), made
+
+
+@intrinsic
 def add_squares(context, source, sums):
     """Add the squares of 32 numbers in fp32 to 16 sums."""
 
