@@ -12,7 +12,7 @@ from onecycle.model.compiled.passes import RELU, SILU
 from onecycle.model.compiled.places import WIDE
 
 FACTORS = 4 * WIDE * 4  # bytes
-SOME = 64  # pixels whose channels follow one another, so that each line is used while it is near
+NEAR = 1024  # bytes in which 32 channels follow others, so that memory is read in its order
 LINE = 1024  # pixels whose sums are in fp32; those of all of them are in fp64
 
 
@@ -58,8 +58,9 @@ def normal(mean, squares, count, weight, bias, eps, factors):
 def activate(x, channels, count, activation, factors, plus, plus_stride, y):
     """The activation of the normalized `x`, and `plus`, into `y`."""
     stride = 2 * channels
-    for start in range(0, count, SOME):
-        some = min(SOME, count - start)
+    pixels = max(1, NEAR // stride)
+    for start in range(0, count, pixels):
+        some = min(pixels, count - start)
         for block in range(channels // WIDE):
             place = start * stride + block * 2 * WIDE
             more = plus + (place if plus_stride else 0)
@@ -81,11 +82,12 @@ def slopes(x, gradient, count, activation, factors, moved, to_norm):
     channels = to_norm.shape[1]
     stride, blocks = 2 * channels, channels // WIDE
     part, total = np.empty((blocks, 2, WIDE), np.float32), np.zeros((blocks, 2, WIDE))
-    of_part, of_factors = address(part), address(factors)
+    of_part, of_factors, pixels = address(part), address(factors), max(1, NEAR // stride)
     for line in range(0, count, LINE):
         part[:] = 0
-        for start in range(line, min(line + LINE, count), SOME):
-            some = min(SOME, count - start)
+        until = min(line + LINE, count)
+        for start in range(line, until, pixels):
+            some = min(pixels, until - start)
             for block in range(blocks):
                 place = start * stride + block * 2 * WIDE
                 given, that, made = x + place, gradient + place, moved + place

@@ -27,9 +27,9 @@ def lay(source, shape, row, pitch, run, target, blocks, apart):
     """
     images, height, width, channels = shape
     pixel = 2 * channels
-    for block in range(blocks):
-        parts = min(WIDE, channels - block * WIDE) // 8
-        for image in range(images):
+    for image in range(images):
+        for block in range(blocks):
+            parts = min(WIDE, channels - block * WIDE) // 8
             this = source + (image * height + row) * width * pixel + block * t.ROW
             to = target + block * apart + image * pitch * t.ROW
             for _ in range(width):
@@ -39,6 +39,7 @@ def lay(source, shape, row, pitch, run, target, blocks, apart):
                     for part in range(parts):
                         v.copy16(this + 16 * part, to + 16 * part)
                 this, to = this + pixel, to + t.ROW
+    for block in range(blocks):
         clear(target + block * apart + images * pitch * t.ROW, (run - images * pitch) * t.ROW)
 
 
@@ -51,12 +52,13 @@ def lay_back(given, shape, row, pitch, run, target, blocks, apart):
     images, height, width, channels = shape
     moved, normed, factors = given
     pixel = 2 * channels
-    for block in range(blocks):
-        those = factors + block * THROUGH
-        for image in range(images):
+    for image in range(images):
+        for block in range(blocks):
+            those = factors + block * THROUGH
             place = (image * height + row) * width * pixel + block * t.ROW
             to = target + block * apart + image * pitch * t.ROW
             p.combine(moved + place, normed + place, pixel, width, those, to, t.ROW)
+    for block in range(blocks):
         clear(target + block * apart + images * pitch * t.ROW, (run - images * pitch) * t.ROW)
 
 
@@ -68,9 +70,9 @@ def spread_back(given, told, line, shape, row, pitch, run, target, blocks, apart
     """
     images, high, wide, channels = shape
     moved, normed, factors = given
-    for block in range(blocks):
-        those = factors + block * THROUGH
-        for image in range(images):
+    for image in range(images):
+        for block in range(blocks):
+            those = factors + block * THROUGH
             above = target + block * apart + image * pitch * t.ROW
             below = above + run * t.ROW
             number = (image * high + row) * wide * channels + block * WIDE
@@ -84,6 +86,7 @@ def spread_back(given, told, line, shape, row, pitch, run, target, blocks, apart
                 v.chosen(this, which, 3, below + t.ROW)
                 this, which = this + t.ROW, which + channels
                 above, below = above + 2 * t.ROW, below + 2 * t.ROW
+    for block in range(blocks):
         for lower in range(2):
             rest = target + block * apart + (lower * run + images * pitch) * t.ROW
             clear(rest, (run - images * pitch) * t.ROW)
