@@ -1,4 +1,4 @@
-"""A layer of a training step by AMX's tiles, against torch's own in fp32."""
+"""Layers of a training step by AMX's tiles, against torch's own in fp32."""
 
 import copy
 
@@ -6,54 +6,30 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tile_cases import ROUNDED, close, layer, maps, with_amx
 from torch import nn
 
-from onecycle.machine import has_tiles
 from onecycle.model import tiled
 from onecycle.model.build import NETWORKS
-from onecycle.model.compiled import amx
 from onecycle.model.compiled.arrays import as_arrays
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import ACTIVATIONS, EPS, GhostBatchNorm, conv_pool_norm_activate
+from onecycle.model.layers import ACTIVATIONS, EPS, Layer, in_turn
 from onecycle.recipe.schema import ModelSpec
-
-with_amx = pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
-ROUNDED = 2**-8  # of a number in bf16, at most
-
-
-def maps(*shape, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    made = torch.randn(shape, generator=draw).bfloat16().float()  # nothing is lost in bf16
-    return made.to(memory_format=torch.channels_last)
-
-
-def layer(inputs, outputs, *, bias=False, groups=1):
-    conv = Conv3x3(inputs, outputs, bias=bias).to(memory_format=torch.channels_last)
-    conv.weight.data = maps(outputs, inputs, 3, 3, seed=1) / 8
-    norm = GhostBatchNorm(outputs)
-    norm.weight.data, norm.bias.data = torch.rand(outputs) + 0.5, torch.randn(outputs)
-    norm.groups = groups
-    return conv.train(), norm.train()
 
 
 def step(parts, x, gradient, *, pool, activation="silu", plus=None, fp32=False):
     """The output, the statistics and all gradients, in bf16; `plus` may be a map or "itself"."""
     conv, norm = copy.deepcopy(parts)
     x = x.clone().requires_grad_()
-    more = x if isinstance(plus, str) else plus if plus is None else plus.clone().requires_grad_()
-    halve = nn.MaxPool2d(2) if pool else nn.Identity()
+    own = 0 if isinstance(plus, str) else None
+    more = None if plus is None or own == 0 else plus.clone().requires_grad_()
+    halve = nn.MaxPool2d(2) if pool else None
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not fp32):
-        y = conv_pool_norm_activate(x, conv, halve, norm, activation, more)
+        y = in_turn(x, [Layer(conv, halve, norm, activation, own)], more)
     y.backward(gradient.to(y.dtype))
     learnt = [p.grad for p in (conv.weight, *norm.parameters())]
-    given = [x.grad] if more is None or more is x else [x.grad, more.grad]
+    given = [x.grad] if more is None else [x.grad, more.grad]
     return [y.detach().float(), norm.step_mean, norm.step_var, *given, *learnt]
-
-
-def close(ours, theirs, most=3 * ROUNDED):
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine.shape == other.shape and mine.stride() == other.stride()
-        assert (mine - other).norm() < most * other.norm()
 
 
 @with_amx
@@ -117,7 +93,7 @@ def test_of_a_bias_before_the_norm_nothing_is_left_but_the_mean():
     close(ours, theirs)
     conv, norm = parts
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        conv_pool_norm_activate(x, conv, None, norm, "silu").float().sum().backward()
+        in_turn(x, [Layer(conv, None, norm, "silu")]).float().sum().backward()
     assert torch.equal(conv.bias.grad, torch.zeros(32))
 
 
@@ -156,11 +132,13 @@ def pooled(product):
     from onecycle.model.compiled import products
     from onecycle.model.compiled.jit import address
 
-    pool = products.pool
+    put = products.put
 
     @njit
     def run(product, targets, y, which):
-        pool(address(product), address(targets), address(y), address(which))
+        to = address(targets), address(y), 0
+        for unit in range(8):
+            put((address(product), to, to, address(which)), unit)
 
     targets = np.full(16, -1)
     targets[0], targets[2] = 0, 32
@@ -179,7 +157,8 @@ def test_a_number_that_is_none_is_not_lost(activation, bad):
     found = step(parts, x, gradient, pool=False, activation=activation)
     assert not torch.isfinite(found[0]).all() and not torch.isfinite(found[2]).all()
     x = maps(4, 32, 6, 6)
-    gradient[1, 5, 2, 2] = bad
+    y = step(parts, x, gradient, pool=False, activation=activation)[0]
+    gradient[tuple((y > 0).nonzero()[0])] = bad  # where ReLU lets it through
     found = step(parts, x, gradient, pool=False, activation=activation)
     assert not any(torch.isfinite(each).all() for each in found[3:])
 
@@ -187,7 +166,8 @@ def test_a_number_that_is_none_is_not_lost(activation, bad):
 @with_amx
 def test_no_gradient_is_computed_for_what_asks_for_none():
     (conv, norm), x = layer(24, 32), maps(3, 24, 9, 9)
-    y, found = tiled.layer(x.bfloat16(), [3], conv, norm.weight, norm.bias, EPS, True, "silu", None)
+    told = tiled.TiledLayer(conv, True, norm.weight, norm.bias, "silu", None)
+    y, found = tiled.in_turn(x.bfloat16(), [3], [told], EPS, None)
     y.float().sum().backward()
     assert x.grad is None and not found.requires_grad and conv.weight.grad.norm() > 0
 
@@ -195,15 +175,15 @@ def test_no_gradient_is_computed_for_what_asks_for_none():
 @with_amx
 @pytest.mark.parametrize("pool", [False, True], ids=["as it is", "pooled"])
 def test_predictions_are_normalized_by_the_running_statistics(pool):
-    (conv, norm), x = layer(40, 64, bias=True), maps(30, 40, 7, 7)
+    (conv, norm), x = layer(40, 64, bias=True), maps(150, 40, 7, 7)  # more than go together
     norm.running_mean, norm.running_var = torch.randn(64), torch.rand(64) + 0.5
     conv.eval(), norm.eval()
-    halve = nn.MaxPool2d(2) if pool else nn.Identity()
-    plus = maps(30, 64, 3 if pool else 7, 3 if pool else 7, seed=3)
+    layers = [Layer(conv, nn.MaxPool2d(2) if pool else None, norm, "silu")]
+    plus = maps(150, 64, 3 if pool else 7, 3 if pool else 7, seed=3)
     with torch.inference_mode():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            ours = conv_pool_norm_activate(x, conv, halve, norm, "silu", plus)
-        theirs = conv_pool_norm_activate(x, conv, halve, norm, "silu", plus)
+            ours = in_turn(x, layers, plus)
+        theirs = in_turn(x, layers, plus)
     assert ours.dtype == torch.bfloat16 and theirs.dtype == torch.float32
     close([ours.float()], [theirs])
 
@@ -214,7 +194,7 @@ def test_a_weight_is_packed_once_a_step_and_anew_when_it_moved():
 
     def output():
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return conv_pool_norm_activate(x, conv, None, norm, "none")
+            return in_turn(x, [Layer(conv, None, norm, "none")])
 
     first = output()
     packed = conv.once("packed", lambda: pytest.fail("it was packed"))
@@ -234,8 +214,11 @@ def test_torch_computes_what_tiles_are_not_for(way, monkeypatch):
     conv = Conv3x3(3 if way == "3 inputs" else 32, 33 if way == "33 outputs" else 32)
     torch.set_num_threads(2 if way == "two threads" else 1)
     x = torch.zeros(1, 1, 1, {"129 pixels": 129, "one number": 1}.get(way, 128))
+    told = tiled.TiledLayer(conv, False, torch.ones(32), torch.zeros(32), "silu", None)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "fp32"):
-        assert tiled.possible(x, [1], conv, False) == (way == "fits")
+        assert (tiled.here(x) and tiled.possible(x, [1], [told])) == (way == "fits")
+    too_small = [told._replace(pool=True), told] if way == "fits" else [told]
+    assert not tiled.possible(x[..., :2], [1], too_small) or way != "fits"
 
 
 @with_amx
@@ -257,13 +240,3 @@ def test_a_networks_gradients_are_as_near_to_fp32_as_without_tiles(name, monkeyp
         found[way] = torch.cat([p.grad.flatten() for p in one.parameters()])
     off = {way: float((found[way] - found["fp32"]).norm()) for way in ("tiles", "torch")}
     assert 0 < off["tiles"] < 1.1 * off["torch"]
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-@pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 8, 16, 31, 32, 64, 224])
-@pytest.mark.parametrize("images", [1, 2, 63, 125])
-def test_images_side_by_side_have_a_place_each_with_zeros_between(images, side, pooled):
-    abreast, pitch, run = amx.layout(images, side, side, pooled)
-    assert 1 <= abreast <= images and run % 2 == 0 and abreast * pitch <= run
-    assert pitch > side or side == 1
-    assert abreast == 1 or (side * run <= amx.AT_ONCE and not (pooled and pitch % 2))

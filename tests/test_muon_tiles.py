@@ -6,7 +6,7 @@ import torch
 from onecycle.machine import has_tiles
 from onecycle.model.compiled import newton_schulz
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import GhostBatchNorm, conv_pool_norm_activate
+from onecycle.model.layers import GhostBatchNorm, Layer, in_turn
 from onecycle.training.muon import CUBIC, EPS, LINEAR, QUINTIC, Muon, orthogonal
 
 with_amx = pytest.mark.skipif(not has_tiles(), reason="this CPU has no AMX")
@@ -51,12 +51,13 @@ def test_muon_moves_by_tiles_where_products_are_in_bf16(monkeypatch):
 def test_what_muon_moves_by_tiles_is_packed_anew():
     conv, norm, x = Conv3x3(32, 32).train(), GhostBatchNorm(32).train(), torch.randn(2, 32, 4, 4)
     conv.to(memory_format=torch.channels_last)
+    layers = [Layer(conv, None, norm, "silu")]
     optimizer = Muon([conv.weight], 0.1, momentum=0.6, iterations=3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        before = conv_pool_norm_activate(x, conv, None, norm, "silu")
+        before = in_turn(x, layers)
         before.sum().backward()
         optimizer.step()
-        after = conv_pool_norm_activate(x, conv, None, norm, "silu")
+        after = in_turn(x, layers)
         conv.train()
-        assert torch.equal(conv_pool_norm_activate(x, conv, None, norm, "silu"), after)
+        assert torch.equal(in_turn(x, layers), after)
         assert not torch.equal(after, before)

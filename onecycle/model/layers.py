@@ -197,7 +197,8 @@ def _by_tiles(x: Tensor, layers: Sequence[Layer], plus: Tensor | None) -> Tensor
         for conv, norm, layer in zip(convs, norms, layers, strict=True)
     ]
     sizes = group_sizes(len(x), norms[0].groups if training else 1)
-    if torch.is_grad_enabled() and not training or not tiled.possible(x, sizes, told):
+    learns = training or not torch.is_grad_enabled()
+    if not (learns and tiled.possible(x, sizes, told)):
         return None
     if not training:
         statistics = [(norm.running_mean, norm.running_var) for norm in norms]

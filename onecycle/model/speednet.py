@@ -46,10 +46,8 @@ class Speednet(Network):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = whiten_activate(pixels, self.normalize, self.stem)
-        if tiled.here(x):
-            x = in_turn(x, self.layers())
-        else:
-            x = self.layer3(self.layer2(self.layer1(x)))
+        tiles = tiled.here(x)
+        x = in_turn(x, self.layers()) if tiles else self.layer3(self.layer2(self.layer1(x)))
         # Of one pixel torch's pool takes longer than of nine.
         pooled = x if self.training and x.shape[2:] == (1, 1) else self.pool(x)
         logits: Tensor = self.fc(pooled.flatten(1))
@@ -59,10 +57,7 @@ class Speednet(Network):
         """What is between the stem and the pool."""
         made: list[Layer] = []
         for stage in (self.layer1, self.layer2, self.layer3):
-            made.append(stage.first.layer())
-            start = len(made)  # whose result is added to the last one's
-            made += [block.layer() for block in stage.residual]
-            made[-1] = made[-1]._replace(plus=start)
+            made += stage.layers(len(made) + 1)
         return made
 
 
@@ -94,6 +89,12 @@ class Stage(nn.Module):
         super().__init__()
         self.first = Block(inputs, outputs, pool=True)
         self.residual = nn.Sequential(*(Block(outputs, outputs) for _ in range(residual)))
+
+    def layers(self, first: int) -> list[Layer]:
+        """Its layers, of which the first is the `first` of all, counted from 1."""
+        blocks = [block for block in self.residual if isinstance(block, Block)]
+        *all_but_last, last = (block.layer() for block in (self.first, *blocks))
+        return [*all_but_last, last._replace(plus=first)]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)

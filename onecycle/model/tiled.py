@@ -94,12 +94,12 @@ def judged(
     """As `in_turn`, normalized by the running means and variances (C,); nothing is to learn."""
     from onecycle.model.compiled import amx  # slow to import
 
-    means, variances = zip(*statistics, strict=True)
     biases = [layer.conv.bias for layer in layers]
     means = [
-        mean if bias is None else mean - bias for mean, bias in zip(means, biases, strict=True)
+        mean if bias is None else mean - bias
+        for (mean, _), bias in zip(statistics, biases, strict=True)
     ]
-    known = torch.stack([torch.cat(means), torch.cat(variances)])
+    known = torch.stack([torch.cat(means), torch.cat([variance for _, variance in statistics])])
     maps, more = (
         None if each is None else each.to(torch.bfloat16).permute(0, 2, 3, 1).contiguous()
         for each in (x, plus)

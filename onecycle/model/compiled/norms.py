@@ -44,7 +44,7 @@ def moments(x, before, count, mean, squares):
 
 @compiled
 def normal(mean, squares, count, weight, bias, eps, factors):
-    """The `factors` (channels / 32, 4, 32) of channels with this mean and sum of squares above it."""
+    """The `factors` (channels / 32, 4, 32) of channels with such a mean, and squares above it."""
     for c in range(len(mean)):
         spread = 1 / np.sqrt(squares[c] / count + eps)
         rows = factors[c // WIDE]
