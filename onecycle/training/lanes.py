@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from onecycle.machine import Machine
 from onecycle.model.layers import group_count, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
-from onecycle.training.muon import one_by_one
 
 T = TypeVar("T")
 
@@ -81,12 +81,15 @@ class Lanes:
                 all_.add_(some)
                 some.zero_()
 
-    def each(self, work: Callable[[Any], None], items: list[Any]) -> None:
-        """`work` on each of `items`, which don't depend on one another, in the lanes' threads."""
-        if self._pool is None:
-            one_by_one(work, items)
-        else:
-            list(self._pool.map(work, items))
+    def each(self, work: Callable[[Any], T], items: list[Any]) -> list[T]:
+        """`work` of each of `items`, which don't depend on one another, in the lanes' threads."""
+        return list(map(work, items) if self._pool is None else self._pool.map(work, items))
+
+    def norm(self, tensors: list[Tensor]) -> Tensor:
+        """The norm of all `tensors` together."""
+        tensors = sorted(tensors, key=lambda tensor: -tensor.numel())  # shares are about as large
+        count = min(len(self.models), len(tensors))
+        return get_total_norm(self.each(get_total_norm, [tensors[i::count] for i in range(count)]))
 
     def shared(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """What `work` makes of `rows`, whose results don't depend on one another; a part a lane."""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from onecycle.allocator import keeping
 from onecycle.datasets import augment
@@ -279,7 +278,7 @@ def _update(
     gradients = [p.grad for p in learnt if p.grad is not None]
     work.ranks.add_up([*gradients, *sums, *found])
     # One number that is finite only if all of them are; the device isn't waited for.
-    dropped = dropped | ~torch.isfinite(get_total_norm([*gradients, *sums, found[0]]))
+    dropped = dropped | ~torch.isfinite(lanes.norm([*gradients, *sums, found[0]]))
     for norm in layers:
         norm.fold(work.images, dropped)
     for optimizer in state.optimizers:

@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
     def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
-        each: Callable[[Callable[[Any], None], list[Any]], None] = one_by_one,
+        each: Callable[[Callable[[Any], None], list[Any]], object] = one_by_one,
     ) -> None:
         """Move every parameter that has a gradient; `each` applies a function to all of a list.
 

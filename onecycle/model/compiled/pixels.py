@@ -11,12 +11,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from onecycle.model.compiled.passes import LOG2_E, MOST, P0, P1, P2, P3, P4, P5
+from onecycle.model.compiled.passes import LOG2_E
 from onecycle.model.compiled.tiles import LONG, at, call
-from onecycle.model.compiled.vectors import FLOATS, HALVES, WORDS, floats, fma, keep
+from onecycle.model.compiled.vectors import FLOATS, HALVES, WORD, WORDS, floats, fma, keep
 
 HALF, WHOLE = 64, 128  # bytes of 16 and of 32 numbers in fp32
 ALL = ir.IntType(16)(-1)  # a mask
+# 2 to the power of 0 to 1, of which no relative error is larger than 0.000075.
+CONSTANT, LINEAR, SQUARE, CUBIC = 0.9999252, 0.6958335, 0.22606725, 0.07802446
 
 
 def constant(number):
@@ -25,20 +27,16 @@ def constant(number):
 
 
 def sigmoid(builder, x):
-    """As that of `passes`, with a reciprocal by an estimate and one of Newton's steps."""
+    """1 / (1 + exp(-x)) within 0.00014 of itself; bf16 rounds off up to 0.0039."""
     power = builder.fmul(x, constant(-LOG2_E))
-    for order, end in ((">", -MOST), ("<", MOST)):
-        inside = builder.fcmp_ordered(order, power, constant(end))
-        power = builder.select(inside, power, constant(end))
-    whole = call(builder, "llvm.floor.v16f32", FLOATS, power)
-    rest, part = builder.fsub(power, whole), constant(P5)
-    for factor in (P4, P3, P2, P1, P0):
+    name, down, as_ever = "llvm.x86.avx512.mask.reduce.ps.512", WORD(9), WORD(4)
+    rest, part = call(builder, name, FLOATS, power, down, power, ALL, as_ever), constant(CUBIC)
+    for factor in (SQUARE, LINEAR, CONSTANT):
         part = fma(builder, part, rest, constant(factor))
-    name, round_as_ever = "llvm.x86.avx512.mask.scalef.ps.512", ir.IntType(32)(4)
-    grown = call(builder, name, FLOATS, part, whole, part, ALL, round_as_ever)
+    name = "llvm.x86.avx512.mask.scalef.ps.512"  # times 2 to the power, rounded down
+    grown = call(builder, name, FLOATS, part, power, part, ALL, as_ever)
     below = builder.fadd(grown, constant(1))
-    near = call(builder, "llvm.x86.avx512.rcp14.ps.512", FLOATS, below, below, ALL)
-    return builder.fmul(near, fma(builder, builder.fneg(below), near, constant(2)))
+    return call(builder, "llvm.x86.avx512.rcp14.ps.512", FLOATS, below, below, ALL)
 
 
 def _none(builder, u):
