@@ -86,14 +86,14 @@ def test_the_bias_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_weight_is_rounded_once_a_step_and_anew_when_it_moved() -> None:
     conv = Conv3x3(3, 4).train()
     twin = copy.deepcopy(conv)
-    twin.weight.data = conv.weight.data  # as lanes share it
+    twin.weight.data, twin.made = conv.weight.data, conv.made  # as lanes share it
+    assert copy.deepcopy(conv).made.weight is not conv.weight
     first = [each.rounded(torch.bfloat16) for each in (conv, twin)]
     assert all(
         each.rounded(torch.bfloat16) is it for each, it in zip((conv, twin), first, strict=True)
     )
     with torch.no_grad():
         conv.weight.add_(1)
-    twin.train()
     for each in (conv, twin):
         assert torch.equal(each.rounded(torch.bfloat16), conv.weight.bfloat16())
         assert each.rounded(torch.float32).dtype == torch.float32

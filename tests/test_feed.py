@@ -165,7 +165,9 @@ def weights(tiny, recipe, machine, first, last, state=None):
     return state
 
 
-@pytest.mark.parametrize("field", [{"erasing": 0.5}, {"policy": "trivial"}, {"mixup": 0.2}])
+@pytest.mark.parametrize(
+    "field", [{"erasing": 0.5}, {"policy": "trivial"}, {"contrast": 0.1}, {"mixup": 0.2}]
+)
 def test_what_the_references_pipeline_has_not_is_refused(field):
     with pytest.raises(RecipeError, match=rf"albumentations: .* augment\.{next(iter(field))};"):
         feed.check("albumentations", AugmentSpec(**field))

@@ -43,6 +43,8 @@ FULL = {
         "cutout_place": "clipped",
         "cutout_fill": "zero",
         "erasing": 0.25,
+        "brightness": 0.1,
+        "contrast": 0.2,
         "policy": "trivial",
         "colour": 0.4,
         "mixup": 0.2,

@@ -25,8 +25,9 @@ from onecycle.datasets.policies import Policy
 from onecycle.recipe.schema import AugmentSpec
 
 # Each kind of choice has a random stream of its own, so that one option moves no other.
-ORDER, CROP, FLIP, CUTOUT, ERASING, POLICY, COLOUR, MIXING = range(8)
+ORDER, CROP, FLIP, CUTOUT, ERASING, POLICY, COLOUR, MIXING, LIGHT = range(9)
 ERASED, ASPECT = (0.02, 0.33), 0.3  # of the area; shortest side over the longest, at least
+WHITE, GREY = 255, 127.5
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Plan:
     cut_left: Tensor  # (N,) int64
     cut_side: Tensor  # (N,) int64: its rows and columns; 0 where there is none
     erased: Tensor  # (N, 4) int64: top, left, rows and columns of a rectangle, or 0
+    light: Tensor | None  # (N, 2) fp32: what its pixels are multiplied by, and what is added then
     policy: Policy | None
     mixing: Mixing | None
 
@@ -85,7 +87,8 @@ def draw(
     )
     policy = policies.draw(spec, count, _stream(seed, epoch, POLICY), _stream(seed, epoch, COLOUR))
     mixed = mixing.draw(spec, count, size, _stream(seed, epoch, MIXING))
-    drawn: list[Any] = [*map(torch.from_numpy, plan), policy, mixed]
+    light = _draw_light(spec, count, _stream(seed, epoch, LIGHT))
+    drawn: list[Any] = [*map(torch.from_numpy, plan), light, policy, mixed]
     return Plan(*drawn)
 
 
@@ -134,16 +137,20 @@ def given(
 ) -> Tensor:
     """What the network is given for `places` (n,) in the plan's order: (n, H, W, 3).
 
-    uint8, or fp32 on the same scale if the recipe has a policy or mixes images. `originals` gives
-    the pixels and rows, as `apply` takes them, of positions in the split.
+    uint8, or fp32 on the same scale if the recipe does more than move pixels and fill them; only
+    a policy keeps them within it. `originals` gives the pixels and rows, as `apply` takes them, of
+    positions in the split.
     """
 
     def looked(places: Tensor) -> Tensor:
         choices = plan.choice[places]
         images = apply(spec, *originals(plan.order[places]), choices, plan, fill)
-        if plan.policy is None:
-            return images
-        return policies.apply(spec, images, plan.policy, choices, fill)
+        if plan.policy is not None:
+            images = policies.apply(spec, images, plan.policy, choices, fill)
+        if plan.light is not None:
+            factor, more = plan.light[choices, :, None, None, None].unbind(1)
+            images = (images * factor).add_(more)
+        return images
 
     if plan.mixing is None:
         return looked(places)
@@ -243,6 +250,16 @@ def _draw_erasing(
     corner = stream.integers(0, size - sides + 1)
     sides[stream.random(count) >= spec.erasing] = 0
     return np.concatenate([corner, sides], axis=1)
+
+
+def _draw_light(spec: AugmentSpec, count: int, stream: np.random.Generator) -> Tensor | None:
+    """What changes each image's contrast about mid-grey and its brightness, (N, 2)."""
+    if not spec.brightness and not spec.contrast:
+        return None
+    contrast, brightness = stream.uniform(-1, 1, (2, count))
+    factor = 1 + spec.contrast * contrast
+    more = WHITE * spec.brightness * brightness + GREY * (1 - factor)
+    return torch.from_numpy(np.stack([factor, more], axis=1)).float()
 
 
 def _inside(place: Tensor, size: int, mode: str) -> Tensor:

@@ -31,7 +31,7 @@ def check(spec: AugmentSpec) -> None:
     """MissingExtraError without the library, RecipeError for what it can't do."""
     _library()
     asked = spec.model_dump(exclude_defaults=True)
-    for key in ("erasing", "policy", "colour", "mixup", "cutmix"):
+    for key in ("erasing", "policy", "colour", "brightness", "contrast", "mixup", "cutmix"):
         if key in asked:
             raise RecipeError(
                 f"--augment-backend albumentations: it is for the references' pipeline, without "

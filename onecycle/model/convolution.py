@@ -5,8 +5,10 @@ the weights with AMX: for 256 to 512 channels it takes as long for a map of 9 pi
 them side by side, copies included. What is faster where is in bench/LOG.md, sections 14 and 15.
 """
 
+import copy
 import platform
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +27,39 @@ ALL_FOR_AMX, WEIGHT_FOR_AMX, WEIGHT = 6, 10, 3
 ABREAST = 32  # images of a wide map, so that its rows fill the tiles of AMX
 
 
+class Made:
+    """What was made of a `weight` since it last moved, for all who share its memory."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self._version, self._made, self._lock = -1, dict[Any, Any](), Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Made":
+        return Made(copy.deepcopy(self.weight, memo))
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` made, now or before."""
+        with self._lock:
+            return self._once(key, make)
+
+    def ahead(self, key: Any, make: Callable[[], object]) -> None:
+        """Make what `once` will be asked for, unless another thread is at it."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._once(key, make)
+            finally:
+                self._lock.release()
+
+    def _once(self, key: Any, make: Callable[[], T]) -> T:
+        version = self.weight._version
+        if self._version != version:
+            self._version, self._made = version, {}
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+
 class Conv3x3(nn.Conv2d):
     """A convolution of 3x3 pixels at stride 1 that keeps the map's size; (N, C, H, W) in and out.
 
@@ -34,24 +69,11 @@ class Conv3x3(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
-        self._made: tuple[int, dict[Any, Any]] = -1, {}
-
-    def train(self, mode: bool = True) -> "Conv3x3":
-        # Weights may have moved in the memory that they share with another lane's.
-        self._made = -1, {}
-        return super().train(mode)
+        self.made = Made(self.weight)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` makes of the weight; while it is trained, once for all groups of a step."""
-        if not self.training:
-            return make()
-        version = self.weight._version
-        if self._made[0] != version:
-            self._made = version, {}
-        if key not in self._made[1]:
-            self._made[1][key] = make()
-        made: T = self._made[1][key]
-        return made
+        return self.made.once(key, make) if self.training else make()
 
     def rounded(self, dtype: torch.dtype) -> Tensor:
         """The weight in `dtype`."""

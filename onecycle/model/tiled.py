@@ -1,6 +1,7 @@
 """Layers of a training step by AMX's tiles: convolution, pool, batch norm, activation and sum."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ def in_turn(
     gradient. Of the convolutions' biases nothing is left but in the means.
     """
     more = None if plus is None else plus.to(torch.bfloat16)
-    told = sizes, _kinds(layers, plus), [_packed(layer.conv) for layer in layers], eps
+    told = sizes, _kinds(layers, plus), _packed(layers), eps
     learnt = ((each.conv.weight, each.conv.bias, each.weight, each.bias) for each in layers)
     flat = (each for layer in learnt for each in layer)
     y, found = _InTurn.apply(x.to(torch.bfloat16), more, told, *flat)  # type: ignore[no-untyped-call]
@@ -106,17 +107,22 @@ def judged(
     )
     assert maps is not None
     sizes = [len(part) for part in torch.split(maps, JUDGED)]
-    ahead = [_packed(layer.conv)[0] for layer in layers]
+    ahead = [each for each, _ in _packed(layers)]
     affine = _affine([layer.weight for layer in layers], [layer.bias for layer in layers])
     y, _, _ = amx.forward(maps, sizes, _kinds(layers, plus), ahead, affine, eps, more, known)
     return y.permute(0, 3, 1, 2)
 
 
-def _packed(conv: Conv3x3) -> tuple[Tensor, Tensor]:
+def _packed(layers: Sequence[TiledLayer]) -> list[tuple[Tensor, Tensor]]:
+    """The convolutions' weights by `packing.packed`; several lanes share the work."""
     from onecycle.model.compiled import packing  # slow to import
 
-    made: tuple[Tensor, Tensor] = conv.once("packed", lambda: packing.packed(conv.weight.detach()))
-    return made
+    convs = [layer.conv for layer in layers]
+    make = [partial(packing.packed, conv.weight.detach()) for conv in convs]
+    for conv, packed in zip(convs, make, strict=True):
+        if conv.training:
+            conv.made.ahead("packed", packed)
+    return [conv.once("packed", packed) for conv, packed in zip(convs, make, strict=True)]
 
 
 def _affine(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:

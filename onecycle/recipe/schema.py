@@ -92,6 +92,12 @@ class AugmentSpec(_Spec):
     colour: float = Field(
         0.0, ge=0, le=1, description="jitter of brightness, contrast, saturation and hue"
     )
+    brightness: float = Field(
+        0.0, ge=0, le=1, description="up to so much of the whole scale is added or taken away"
+    )
+    contrast: float = Field(
+        0.0, ge=0, le=1, description="distances from mid-grey grow or shrink by up to so much"
+    )
     mixup: float = Field(0.0, ge=0, description="alpha: images blended with others, labels too")
     cutmix: float = Field(0.0, ge=0, description="alpha: a square of another image put in")
 

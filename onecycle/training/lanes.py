@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from onecycle.machine import Machine
+from onecycle.model.convolution import Conv3x3
 from onecycle.model.layers import group_count, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
@@ -136,9 +137,16 @@ def _twin(model: nn.Module) -> nn.Module:
     for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
         its.data = ours.data
         its.grad = None
+    for conv, its_conv in zip(_convolutions(model), _convolutions(twin), strict=True):
+        its_conv.made = conv.made
     for here, there in zip(norms(model), norms(twin), strict=True):
         there.running_mean, there.running_var = here.running_mean, here.running_var
     return twin
+
+
+def _convolutions(model: nn.Module) -> list[Conv3x3]:
+    """The convolutions of `model` that keep what they make of their weights."""
+    return [module for module in model.modules() if isinstance(module, Conv3x3)]
 
 
 @torch.no_grad()
