@@ -129,8 +129,8 @@ def pooled(product):
     """What the first two places of two tiles of 32 channels are pooled to, and where it was."""
     from numba import njit
 
+    from onecycle.jit import address
     from onecycle.model.compiled import products
-    from onecycle.model.compiled.jit import address
 
     put = products.put
 

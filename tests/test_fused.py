@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from onecycle import jit
 from onecycle.model import fused
 from onecycle.model.build import build
-from onecycle.model.compiled import jit, passes
+from onecycle.model.compiled import passes
 from onecycle.model.layers import ACTIVATIONS, EPS, GhostBatchNorm
 from onecycle.recipe.schema import ModelSpec
 

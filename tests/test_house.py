@@ -7,7 +7,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "onecycle"
-BASE = ["errors", "files", "ranks", "allocator", "machine"]
+BASE = ["errors", "files", "ranks", "allocator", "jit", "machine"]
 WAY = ["recipe", "datasets", "model", "evaluation", "training", "run", "reporting", "use"]
 RIGHTMOST = ["progress", "api", "__init__", "cli", "__main__"]
 RANK = {name: rank for rank, name in enumerate([*BASE, *WAY, *RIGHTMOST])}

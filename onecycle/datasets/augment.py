@@ -112,8 +112,7 @@ def apply(
     y = line + plan.top[positions, None] - spec.pad
     x = torch.where(flip, size - 1 - line, line) + plan.left[positions, None] - spec.pad
     source_y, source_x = _inside(y, size, spec.pad_mode), _inside(x, size, spec.pad_mode)
-    index = ((rows[:, None] * size + source_y)[:, :, None] * size + source_x[:, None, :]).view(-1)
-    images = pixels.view(-1, 3).index_select(0, index).view(-1, size, size, 3)
+    images = _picked(pixels, rows, source_y, source_x)
     if spec.pad and spec.pad_mode == "zero":
         images[((source_y != y)[:, :, None] | (source_x != x)[:, None, :])] = 0
     if spec.cutout:
@@ -126,6 +125,19 @@ def apply(
         rows_in, columns_in = _within(line, top, height), _within(line, left, width)
         images[rows_in[:, :, None] & columns_in[:, None, :]] = fill
     return images
+
+
+def _picked(pixels: Tensor, rows: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
+    """Rows `ys` and columns `xs` (n, side) of images `rows` (n,), (n, side, side, 3)."""
+    if pixels.device.type == "cpu":
+        from onecycle.datasets import gather  # slow to import
+
+        images = pixels.new_empty(len(rows), ys.shape[1], xs.shape[1], 3)
+        gather.pick(*(tensor.numpy() for tensor in (pixels, rows, ys, xs, images)))
+        return images
+    height, width = pixels.shape[1:3]
+    index = ((rows[:, None] * height + ys)[:, :, None] * width + xs[:, None, :]).view(-1)
+    return pixels.view(-1, 3).index_select(0, index).view(*ys.shape, xs.shape[1], 3)
 
 
 def given(

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onecycle.jit import address, compiled
 from onecycle.model.compiled import plan as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.arrays import as_arrays
-from onecycle.model.compiled.jit import address, compiled
 from onecycle.model.compiled.norms import activate, moments, normal, slopes, through
 from onecycle.model.compiled.places import WIDE, clear, lay, lay_back, pair, spread_back
 from onecycle.model.compiled.plan import Kind, planned

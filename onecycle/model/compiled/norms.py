@@ -6,8 +6,8 @@ which make the normalized number of a given one, mean, and reciprocal deviation.
 
 import numpy as np
 
+from onecycle.jit import address, compiled
 from onecycle.model.compiled import pixels as p
-from onecycle.model.compiled.jit import address, compiled
 from onecycle.model.compiled.passes import RELU, SILU
 from onecycle.model.compiled.places import WIDE
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onecycle.jit import address, compiled
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.arrays import as_arrays
-from onecycle.model.compiled.jit import address, compiled
 from onecycle.model.compiled.places import WIDE
 from onecycle.model.compiled.products import FACTOR
 

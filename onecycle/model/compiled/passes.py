@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from onecycle.model.compiled.jit import compiled
+from onecycle.jit import compiled
 
 ACTIVATIONS = ("none", "relu", "silu")
 RELU, SILU = 1, 2  # their places

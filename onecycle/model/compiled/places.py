@@ -3,10 +3,10 @@
 All is counted in bytes, of numbers of 16 bits.
 """
 
+from onecycle.jit import compiled
 from onecycle.model.compiled import pixels as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
-from onecycle.model.compiled.jit import compiled
 
 WIDE = 32  # channels of a place
 THROUGH = 3 * WIDE * 4  # bytes of what `norms.through` tells of them

@@ -8,10 +8,10 @@ before the next do, 32 channels after 32, and as many pixels as fit meet all shi
 import numpy as np
 from numba import njit
 
+from onecycle.jit import address, compiled
 from onecycle.model.compiled import pixels as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
-from onecycle.model.compiled.jit import address, compiled
 from onecycle.model.compiled.places import WIDE, clear
 
 FACTOR = 2048  # bytes of 32 weights for 32 outputs

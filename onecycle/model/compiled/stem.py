@@ -9,8 +9,8 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from onecycle.jit import address, compiled
 from onecycle.model.compiled.arrays import as_arrays
-from onecycle.model.compiled.jit import address, compiled
 from onecycle.model.compiled.pixels import sigmoid
 from onecycle.model.compiled.tiles import LONG, at, call
 from onecycle.model.compiled.vectors import BFLOATS, WORD, everywhere, floats, fma
