@@ -48,15 +48,17 @@ def forward(
     y = x.new_empty(len(x), *plan.table[-1, p.HIGH : p.OUTPUTS + 1])
     found = torch.empty(len(sizes), 2, plan.channels) if known is None else known[None]
     factors = torch.empty(len(sizes), plan.channels // WIDE, 4, WIDE)
-    kept = torch.empty(plan.kept * (1 if known is not None else len(sizes)), dtype=torch.uint8)
+    apart = plan.kept if known is None else 0  # bytes from one group's memory to the next's
+    kept = torch.empty(apart * (len(sizes) - 1) + plan.kept, dtype=torch.uint8)
     _forward(
         t.configuration(),
         plan.table,
         np.array(sizes),
         tuple(map(_where, (x, plus, kept, y))),
         np.array(list(map(_where, packed))),
-        0 if known is not None else plan.kept,
+        apart,
         room(*plan.ahead),
+        known is not None,
         eps,
         *as_arrays(affine, found, factors),
     )
@@ -103,7 +105,7 @@ def _where(tensor: Tensor | None) -> int:
 
 
 @compiled
-def _forward(config, table, sizes, given, packed, apart, room, eps, affine, found, factors):
+def _forward(config, table, sizes, given, packed, apart, room, known, eps, affine, found, factors):
     x, plus, kept, y = given
     maps, sums = room
     first, last, end = table[0], len(table) - 1, 0
@@ -112,7 +114,7 @@ def _forward(config, table, sizes, given, packed, apart, room, eps, affine, foun
     t.configure(config)
     for group in range(len(sizes)):
         begin, end = end, end + sizes[group]
-        memory, statistics = kept + group * apart, found[group if apart else 0]
+        memory, statistics = kept + group * apart, found[0 if known else group]
         for layer in range(len(table)):
             row = table[layer]
             start, stop = row[p.CHANNEL], row[p.CHANNEL] + row[p.OUTPUTS]
@@ -129,7 +131,7 @@ def _forward(config, table, sizes, given, packed, apart, room, eps, affine, foun
             of_factors = factors[group, start // WIDE : stop // WIDE]
             of_norm = affine[:, start:stop], statistics[:, start:stop], of_factors
             those = source, packed[layer], more, normed, which, made
-            _layer(row, sizes[group], those, maps, sums, apart == 0, eps, of_norm)
+            _layer(row, sizes[group], those, maps, sums, known, eps, of_norm)
     t.release()
 
 
