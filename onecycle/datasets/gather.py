@@ -1,4 +1,4 @@
-"""Pixels picked from images on a CPU, in a loop that numba compiles: a quarter of torch's time."""
+"""Pixels picked from images on a CPU, in a loop that numba compiles, faster than torch does it."""
 
 from onecycle.jit import compiled
 

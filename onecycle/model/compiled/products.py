@@ -174,11 +174,8 @@ def add_up(columns, pairs, shape, outputs, steps, fresh, sums, to_weight):
     row, length, lead = parts * WIDE * 4, run + 2 + steps * t.ROWS, run + 2
     size, turn = WIDE * WIDE * 4, 0
     together = -(-steps // -(-steps // STEPS))
-    done = (
-        sums,
-        np.int64(0),
-        True,
-    )  # sums that are complete, which are added while the next are made
+    # The sums that are complete, which are added while the next are made; as yet none.
+    done = sums, np.int64(0), True
     for block in range(0, outputs, WIDE):
         for part in range(parts):
             for step in range(0, steps, together):
