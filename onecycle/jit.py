@@ -6,13 +6,14 @@ import numpy as np
 from numba import njit
 
 
-def compiled(function):
+def compiled(function, fuse=True):
     """`function` compiled at its first call, kept on disk where there is a place for it.
 
-    Products and sums may be fused; nothing else of the arithmetic may change, least of all what
-    becomes of numbers that are none.
+    Products and sums may be fused, unless they mustn't; nothing else of the arithmetic may change,
+    least of all what becomes of numbers that are none.
     """
-    compile = partial(njit, nogil=True, error_model="numpy", fastmath={"contract"})
+    fastmath = {"contract"} if fuse else False
+    compile = partial(njit, nogil=True, error_model="numpy", fastmath=fastmath)
     try:
         return compile(function, cache=True)
     except RuntimeError:  # numba found no folder that it may write to

@@ -140,6 +140,18 @@ def _picked(pixels: Tensor, rows: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
     return pixels.view(-1, 3).index_select(0, index).view(*ys.shape, xs.shape[1], 3)
 
 
+def _lit(images: Tensor, factors: Tensor, more: Tensor) -> Tensor:
+    """`images` (n, H, W, 3) times `factors` (n,), plus `more` (n,), in fp32."""
+    if images.device.type == "cpu" and images.dtype is torch.uint8:
+        from onecycle.datasets import gather  # slow to import
+
+        made = torch.empty(images.shape)
+        numbers = images.flatten(1), factors.contiguous(), more.contiguous(), made.flatten(1)
+        gather.light(*(tensor.numpy() for tensor in numbers))
+        return made
+    return (images * factors.view(-1, 1, 1, 1)).add_(more.view(-1, 1, 1, 1))
+
+
 def given(
     spec: AugmentSpec,
     originals: Callable[[Tensor], tuple[Tensor, Tensor]],
@@ -160,8 +172,7 @@ def given(
         if plan.policy is not None:
             images = policies.apply(spec, images, plan.policy, choices, fill)
         if plan.light is not None:
-            factor, more = plan.light[choices, :, None, None, None].unbind(1)
-            images = (images * factor).add_(more)
+            images = _lit(images, *plan.light[choices].unbind(1))
         return images
 
     if plan.mixing is None:
