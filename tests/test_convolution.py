@@ -96,6 +96,10 @@ def test_a_weight_is_rounded_once_a_step_and_anew_when_it_moved() -> None:
         conv.weight.add_(1)
     for each in (conv, twin):
         assert torch.equal(each.rounded(torch.bfloat16), conv.weight.bfloat16())
+    conv.weight.data.add_(1)  # which leaves no trace, as fused optimizers do
+    twin.train()
+    for each in (conv, twin):
+        assert torch.equal(each.rounded(torch.bfloat16), conv.weight.bfloat16())
         assert each.rounded(torch.float32).dtype == torch.float32
     conv.eval()
     conv.weight.data = torch.zeros_like(conv.weight)

@@ -37,6 +37,11 @@ class Made:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Made":
         return Made(copy.deepcopy(self.weight, memo))
 
+    def forget(self) -> None:
+        """Forget all; a fused optimizer, for one, moves the weight and tells nobody."""
+        with self._lock:
+            self._version = -1
+
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` made, now or before."""
         with self._lock:
@@ -70,6 +75,10 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
         self.made = Made(self.weight)
+
+    def train(self, mode: bool = True) -> "Conv3x3":
+        self.made.forget()
+        return super().train(mode)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What `make` makes of the weight; while it is trained, once for all groups of a step."""
