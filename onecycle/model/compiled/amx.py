@@ -6,7 +6,7 @@ through some images at a time, laid side by side so that their maps, padded, sta
 (`plan`). There the products of a map's shifted pixels with the weights are those of the
 convolution, and of its gradients, with no copy for each of the nine shifts. What is pooled is never
 in memory whole, nor is the gradient of what is normalized. A group of images goes through all
-layers before the next does, so that what one has made is near when another asks for it.
+layers before the next does, so that a prediction keeps the maps of one group alone.
 (bench/LOG.md, sections 18 to 20.)
 """
 

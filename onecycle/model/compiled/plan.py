@@ -17,7 +17,8 @@ from onecycle.model.compiled.places import WIDE
 from onecycle.model.compiled.products import TOGETHER
 
 AT_ONCE = 1100  # places of some images side by side, about; more if one image has more
-SUMS = TOGETHER * t.ROWS * 4 * WIDE  # bytes of `convolve`'s sums
+# Bytes of sums: those of `convolve`, and two times 32x32 of `add_up`.
+SUMS = max(TOGETHER * t.ROWS, 2 * WIDE) * 4 * WIDE
 NOTHING, ANOTHER = -1, -2  # in place of an earlier result
 
 
