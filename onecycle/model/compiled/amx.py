@@ -155,7 +155,7 @@ def _layer(row, images, given, maps, sums, known, eps, of_norm):
             target = maps + start + line * run * t.ROW
             those = here, height, width, channels
             lay(source, those, line, pitch, run, target, parts, places * t.ROW)
-        convolve(maps, inner, packed, sums, size, normed, which, 0, first, here)
+        convolve(maps, inner, height, packed, sums, size, normed, which, 0, first, here)
         if known:
             continue
         before, count = first * high * wide, here * high * wide
@@ -219,6 +219,7 @@ def _layer_back(row, images, given, room, fresh, of_norm):
     abreast, pitch, run = row[p.BACK_ABREAST], row[p.BACK_PITCH], row[p.BACK_RUN]
     parts, places, blocks = row[p.PARTS], row[p.BACK_PLACES], outputs // WIDE
     steps, start = -(-height * run // WIDE), (run + t.ROWS) * t.ROW
+    rows = 2 * high if which else height  # that have a gradient
     length, apart = run + 2 + steps * t.ROWS, places * t.ROW
     inner, size = (height, width, pitch, run, blocks, places), (height, width, parts * WIDE)
     outer = height, width, pitch, run, parts, places
@@ -244,11 +245,11 @@ def _layer_back(row, images, given, room, fresh, of_norm):
                 target = maps + start + at * run * t.ROW
                 lay_back(both, those, at, pitch, run, target, blocks, apart)
         if to_x:
-            convolve(maps, inner, packed, sums, size, to_x, 0, plus, first, here)
+            convolve(maps, inner, rows, packed, sums, size, to_x, 0, plus, first, here)
         for c in range(0, outputs, t.ROWS):
             source = maps + c // WIDE * apart + start + c % WIDE * 2
             target = columns + c * steps * t.ROW
-            for _ in range(steps):
+            for _ in range(-(-rows * run // WIDE)):
                 v.transposed(source, t.ROW, target, t.ROW)
                 source, target = source + WIDE * t.ROW, target + t.ROWS * t.ROW
         for at in range(height):
@@ -258,5 +259,6 @@ def _layer_back(row, images, given, room, fresh, of_norm):
             place = ((at + 1) * run + 2) // 2
             pair(line, run + 1, parts, 1, pairs, length, 0, place, run // 2)
             pair(line, run + 1, parts, 0, pairs, length, 1, place - 1, run // 2)
-        add_up(columns, pairs, outer, outputs, steps, fresh and first == 0, sums, to_weight)
+        begin = fresh and first == 0
+        add_up(columns, rows, pairs, outer, outputs, steps, begin, sums, to_weight)
     turned[0, 0, 0] = 0  # holds it until here

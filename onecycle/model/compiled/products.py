@@ -22,12 +22,12 @@ STEPS = 18  # products of 32 pixels one after another, whose columns stay in the
 
 
 @compiled
-def convolve(maps, shape, packed, sums, size, y, which, plus, first, here):
+def convolve(maps, shape, rows, packed, sums, size, y, which, plus, first, here):
     """The convolution of `maps` (channels / 32, places, 32), perhaps max pooled.
 
     Into `y` (images, *size), for `here` images from the `first`; `shape` is the maps' height,
-    width, pitch, run, channels / 32 and places. Unless `which` is 0, it is pooled; unless `plus` is
-    0, it is added to that.
+    width, pitch, run, channels / 32 and places. Of the maps all rows after so many `rows` are zero.
+    Unless `which` is 0, it is pooled; unless `plus` is 0, it is added to that.
     """
     height, width, pitch, run, parts, places = shape
     high, wide, outputs = size
@@ -71,7 +71,7 @@ def convolve(maps, shape, packed, sums, size, y, which, plus, first, here):
                 below = word + (other_row * run + other_column * t.ROWS) * t.ROW
                 # Rows of weights that meet a pixel.
                 low = across if other_row == 0 else 0
-                over = 2 * across if row == height - 1 else 3 * across
+                over = min(3, rows + 1 - row) * across
                 result = sums + (pair - group) * t.ROWS * 4 * WIDE
                 begin(result, 4 * WIDE, part == 0)
                 multiply(above, below, weights, of_taps, low, over, done)
@@ -165,10 +165,11 @@ def put(done, unit):
 
 
 @compiled
-def add_up(columns, pairs, shape, outputs, steps, fresh, sums, to_weight):
+def add_up(columns, rows, pairs, shape, outputs, steps, fresh, sums, to_weight):
     """Add to `to_weight`, or begin it if `fresh`, the products of `columns` and shifted `pairs`.
 
-    `shape` is as for `convolve`, of what is in `pairs`; `sums` is room for two times 32x32.
+    `shape` is as for `convolve`, of what is in `pairs`, `rows` as for it, of what is in `columns`;
+    `sums` is room for two times 32x32.
     """
     height, width, _, run, parts, _ = shape
     row, length, lead = parts * WIDE * 4, run + 2 + steps * t.ROWS, run + 2
@@ -182,14 +183,20 @@ def add_up(columns, pairs, shape, outputs, steps, fresh, sums, to_weight):
                 for tap in range(9):
                     ky, kx = tap // 3, tap % 3
                     result = to_weight + (block * 9 + tap) * row + part * 4 * WIDE
-                    if (height == 1 and ky != 1) or (width == 1 and kx != 1):  # it met no pixel
+                    # Rows of which both are within the maps, in steps.
+                    low, high = max(0, 1 - ky), min(rows, height + 1 - ky)
+                    if low >= high or (width == 1 and kx != 1):  # it met no pixel
                         for o in range(WIDE if fresh and step == 0 else 0):
                             clear(result + o * 9 * row, 4 * WIDE)
                         continue
-                    left = columns + (block * steps + step * t.ROWS) * t.ROW
-                    place = lead + (ky - 1) * run + kx - 1 + step * WIDE
+                    low, high = low * run // WIDE, -(-high * run // WIDE)
+                    at, count = max(low, step), min(high, step + together) - max(low, step)
+                    if count <= 0:
+                        continue
+                    left = columns + (block * steps + at * t.ROWS) * t.ROW
+                    place = lead + (ky - 1) * run + kx - 1 + at * WIDE
                     right = pairs + ((place % 2 * parts + part) * length + place // 2) * 2 * t.ROW
-                    count, made = min(together, steps - step), sums + turn % 2 * size
+                    made = sums + turn % 2 * size
                     begin(made, 4 * WIDE, True)
                     each = -(-WIDE // count)
                     for k in range(count):
@@ -197,7 +204,7 @@ def add_up(columns, pairs, shape, outputs, steps, fresh, sums, to_weight):
                         follow(left + further, steps, right + 2 * further, 1)
                         add_rows(done, k * each, k * each + each, 9 * row)
                     end(made, 4 * WIDE)
-                    done, turn = (made, result, fresh and step == 0), turn + 1
+                    done, turn = (made, result, fresh and at == low), turn + 1
     add_rows(done, 0, WIDE, 9 * row)
 
 
