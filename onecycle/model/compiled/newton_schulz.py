@@ -79,16 +79,14 @@ def _move(
     for r in range(rows):
         trace += sums[0, r, r]
     shrink = np.float32(1 / (np.sqrt(trace) + eps))
-    for r in range(rows):
-        for c in range(rows):
-            sums[0, r, c] *= shrink * shrink
+    first, second = sums[0].reshape(-1), sums[1].reshape(-1)
+    multiply(first, shrink * shrink)
     for iteration in range(iterations):
         # sums[0] is the Gram matrix.
         both_sides(of_sums, of_lefts + gram * size, of_rights + gram * size, rows)
         products(of_lefts, of_rights, blocks, blocks, blocks, of_sums + 2 * size, 4 * rows)
+        combine(second, quintic, first, cubic)
         for r in range(rows):
-            for c in range(rows):
-                sums[1, r, c] = quintic * sums[1, r, c] + cubic * sums[0, r, c]
             sums[1, r, r] += linear
         left, other = of_lefts + polynomial * size, of_rights + polynomial * size
         both_sides(of_sums + 2 * size, left, other, rows)
@@ -116,6 +114,21 @@ def _move(
             end(of_sums, 4 * WIDE)
             settle(parameter, sums.reshape(-1), r * WIDE, c * WIDE, scale, factor)
     t.release()
+
+
+# Loops of their own, over a single index: of others numba makes no vectors.
+@compiled
+def multiply(numbers, factor):
+    """`numbers` times `factor`, in place."""
+    for k in range(len(numbers)):
+        numbers[k] *= factor
+
+
+@compiled
+def combine(numbers, factor, others, other_factor):
+    """`numbers` times `factor` plus `others` times theirs, in place of the first."""
+    for k in range(len(numbers)):
+        numbers[k] = factor * numbers[k] + other_factor * others[k]
 
 
 @compiled
