@@ -29,7 +29,7 @@ def convolve(maps, shape, rows, packed, sums, size, y, which, plus, first, here)
     width, pitch, run, channels / 32 and places. Of the maps all rows after so many `rows` are zero.
     Unless `which` is 0, it is pooled; unless `plus` is 0, it is added to that.
     """
-    height, width, pitch, run, parts, places = shape
+    _, width, pitch, run, parts, places = shape
     high, wide, outputs = size
     side = 2 if which else 1
     # Where the pixels of a row of y belong that are made from each place of a row, or -1.
