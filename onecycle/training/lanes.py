@@ -28,8 +28,8 @@ class Lanes:
     """Threads that each compute gradients with a model of their own; a context manager.
 
     The models have the same weights in the same memory, and gradients and statistics of their own.
-    The first is the model itself; what the others found is added to its, in their order, so that
-    the result does not depend on which thread is done first.
+    The first is the model itself; `add_up` adds what the others found to its, in their order, so
+    that the result does not depend on which thread is done first.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, machine: Machine, ranks: Ranks) -> None:
@@ -55,8 +55,7 @@ class Lanes:
     def run(self, work: Callable[[nn.Module, Ranks], T]) -> list[T]:
         """What `work` gives in each lane, for its model and its place among the lanes.
 
-        Afterwards the model has the gradients and statistics of all. Raises what `work` raises,
-        when all have ended.
+        Raises what `work` raises, when all have ended.
         """
         if self._pool is None:
             return [work(self.models[0], ALONE)]
@@ -66,31 +65,25 @@ class Lanes:
             for lane, model in enumerate(self.models)
         ]
         wait(futures)
-        results = [future.result() for future in futures]
-        for twin in self.models[1:]:
-            self._add(twin)
-        return results
+        return [future.result() for future in futures]
 
-    def _add(self, twin: nn.Module) -> None:
-        """Add the gradients and the step's statistics of `twin` to the model's; forget them."""
-        model, count = self.models[0], len(self.models)
-        pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
-        pairs.sort(key=lambda pair: -pair[0].numel())  # so that shares are about as large
-        self.each(_add_gradients, [pairs[lane::count] for lane in range(count)])
-        for here, there in zip(norms(model), norms(twin), strict=True):
-            for all_, some in ((here.step_mean, there.step_mean), (here.step_var, there.step_var)):
+    @torch.no_grad()
+    def add_up(self) -> Tensor:
+        """Leave the gradients and the step's statistics of all lanes to the model; their norm."""
+        every = list(zip(*(model.parameters() for model in self.models), strict=True))
+        every.sort(key=lambda them: -them[0].numel())  # so that shares are about as large
+        count = len(self.models)
+        norms_ = self.each(_add_gradients, [every[lane::count] for lane in range(count)])
+        found = [_statistics(model) for model in self.models]
+        for all_, *others in zip(*found, strict=True):
+            for some in others:
                 all_.add_(some)
                 some.zero_()
+        return get_total_norm([*norms_, *found[0]])
 
     def each(self, work: Callable[[Any], T], items: list[Any]) -> list[T]:
         """`work` of each of `items`, which don't depend on one another, in the lanes' threads."""
         return list(map(work, items) if self._pool is None else self._pool.map(work, items))
-
-    def norm(self, tensors: list[Tensor]) -> Tensor:
-        """The norm of all `tensors` together."""
-        tensors = sorted(tensors, key=lambda tensor: -tensor.numel())  # shares are about as large
-        count = min(len(self.models), len(tensors))
-        return get_total_norm(self.each(get_total_norm, [tensors[i::count] for i in range(count)]))
 
     def shared(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         """What `work` makes of `rows`, whose results don't depend on one another; a part a lane."""
@@ -149,10 +142,20 @@ def _convolutions(model: nn.Module) -> list[Conv3x3]:
     return [module for module in model.modules() if isinstance(module, Conv3x3)]
 
 
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """The sums over a step's groups that the batch norms of `model` keep."""
+    return [sums for norm in norms(model) for sums in (norm.step_mean, norm.step_var)]
+
+
 @torch.no_grad()
-def _add_gradients(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> None:
-    """Add the gradients of the second of each pair to those of the first, and forget them."""
-    for ours, its in pairs:
-        if its.grad is not None:
-            ours.grad = its.grad if ours.grad is None else ours.grad.add_(its.grad)
-            its.grad = None
+def _add_gradients(every: list[tuple[nn.Parameter, ...]]) -> Tensor:
+    """Add the others' gradients to those of the first of each, and forget them; the sums' norm."""
+    sums = []
+    for ours, *others in every:
+        for its in others:
+            if its.grad is not None:
+                ours.grad = its.grad if ours.grad is None else ours.grad.add_(its.grad)
+                its.grad = None
+        if ours.grad is not None:
+            sums.append(ours.grad)
+    return get_total_norm(sums)

@@ -268,6 +268,7 @@ def _update(
 
     A step is dropped if one before it was (`dropped`), or if anything in it is not finite.
     """
+    norm_of_all = lanes.add_up()
     layers = list(norms(state.model))
     sums = [statistic for norm in layers for statistic in (norm.step_mean, norm.step_var)]
     learnt = [p for p in state.model.parameters() if p.requires_grad]
@@ -276,9 +277,9 @@ def _update(
             if parameter.grad is None:  # a short batch has no images for some of the processes
                 parameter.grad = torch.zeros_like(parameter)
     gradients = [p.grad for p in learnt if p.grad is not None]
-    work.ranks.add_up([*gradients, *sums, *found])
+    work.ranks.add_up([*gradients, *sums, *found, norm_of_all])
     # One number that is finite only if all of them are; the device isn't waited for.
-    dropped = dropped | ~torch.isfinite(lanes.norm([*gradients, *sums, found[0]]))
+    dropped = dropped | ~torch.isfinite(norm_of_all + found[0])
     for norm in layers:
         norm.fold(work.images, dropped)
     for optimizer in state.optimizers:

@@ -16,6 +16,7 @@ from onecycle.model.compiled.arrays import as_arrays
 from onecycle.model.compiled.passes import stored
 from onecycle.model.compiled.places import WIDE
 from onecycle.model.compiled.products import FACTOR, begin, end, follow
+from onecycle.model.compiled.room import tensors
 
 TILE = t.ROWS * t.ROW  # bytes
 
@@ -37,16 +38,17 @@ def move(
     """
     rows, columns = parameter.shape
     steps, blocks = -(-columns // WIDE), rows // WIDE
-    ahead = torch.empty(2 * blocks, steps, t.ROWS, WIDE, dtype=torch.bfloat16)
-    ahead[:, columns // WIDE :] = 0  # what the last tiles have no numbers for
-    right = torch.empty(blocks * steps, t.ROWS, WIDE, dtype=torch.int32)
-    sums = torch.empty(2, rows, rows)
-    lefts = torch.empty(3, 2 * blocks, blocks, t.ROWS, WIDE, dtype=torch.bfloat16)
-    rights = torch.empty(3, blocks, blocks, t.ROWS, WIDE, dtype=torch.int32)
     matrices = as_arrays(parameter, gradient, velocity)
-    room = as_arrays(ahead, right, sums, lefts, rights)
+    room = tensors(
+        ((2 * blocks, steps, t.ROWS, WIDE), torch.bfloat16),
+        ((blocks * steps, t.ROWS, WIDE), torch.int32),
+        ((2, rows, rows), torch.float32),
+        ((3, 2 * blocks, blocks, t.ROWS, WIDE), torch.bfloat16),
+        ((3, blocks, blocks, t.ROWS, WIDE), torch.int32),
+    )
+    room[0][:, columns // WIDE :] = 0  # what the last tiles have no numbers for
     numbers = np.array([momentum, rate, *terms, eps], np.float32)
-    _move(t.configuration(), *matrices, numbers, iterations, *room)
+    _move(t.configuration(), *matrices, numbers, iterations, *as_arrays(*room))
 
 
 @compiled
