@@ -81,7 +81,8 @@ class DataFacts:
         for epoch in range(min(EPOCHS, math.ceil(self.recipe.sized(count).epochs))):
             plan = augment.draw(spec, count, data.image_size, self.seed, epoch, alike)
             found = plan.order == torch.from_numpy(picked)[:, None]
-            (images,) = feed.batches(epoch, plan, [found.int().argmax(1)])
+            (given,) = feed.batches(epoch, plan, [found.int().argmax(1)])
+            images = given(slice(None))
             images[~found.any(1)] = 255
             draws.append(images.round().byte().numpy())
         smaller = ", before it is made smaller" if self.recipe.resolution else ""

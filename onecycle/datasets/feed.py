@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -14,11 +14,6 @@ from onecycle.recipe.schema import AugmentSpec
 
 BACKENDS = ("own", "albumentations")
 FREE_SHARE = 0.5  # of a GPU's free memory that the pixels may take, if nobody says how much
-
-
-def at_once(work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """What `work` makes of `rows`."""
-    return work(rows)
 
 
 @dataclass(frozen=True)
@@ -38,16 +33,12 @@ class Feed:
     max_memory: int | None = None
 
     def batches(
-        self,
-        epoch: int,
-        plan: augment.Plan,
-        parts: Iterable[Tensor],
-        shared: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = at_once,
-    ) -> Iterator[Tensor]:
-        """The images (n, H, W, 3) on the device at each of `parts`, places in the plan's order.
+        self, epoch: int, plan: augment.Plan, parts: Iterable[Tensor]
+    ) -> Iterator[Callable[[slice], Tensor]]:
+        """For each of `parts`, places in the plan's order, what gives the images of a slice of it.
 
-        The plan is on the device already. They are uint8, or fp32 as `augment.given` has it.
-        `shared` applies a function to places, perhaps to some in one thread and some in another.
+        These are (n, H, W, 3) on the device, where the plan is already, uint8, or fp32 as
+        `augment.given` has it. Several threads may ask, each for its slice.
         """
         fill = augment.fill_colour(self.spec, self.dataset.mean)
         if self.backend == "albumentations":
@@ -60,15 +51,15 @@ class Feed:
                 epoch,
                 [(order[places], choice[places]) for places in parts],
             )
-            yield from (images.to(self.device) for images in made)
+            yield from (images.to(self.device).__getitem__ for images in made)
             return
         fill = fill.to(self.device)
-
-        def given(places: Tensor) -> Tensor:
-            return augment.given(self.spec, self._originals, plan, places, fill)
-
         for places in parts:
-            yield shared(given, places.to(self.device))
+            yield partial(self._given, plan, fill, places.to(self.device))
+
+    def _given(self, plan: augment.Plan, fill: Tensor, places: Tensor, mine: slice) -> Tensor:
+        """The images at `mine` of `places`."""
+        return augment.given(self.spec, self._originals, plan, places[mine], fill)
 
     def _originals(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels on the device, and which of them are the images at `positions`."""

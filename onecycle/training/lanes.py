@@ -85,12 +85,6 @@ class Lanes:
         """`work` of each of `items`, which don't depend on one another, in the lanes' threads."""
         return list(map(work, items) if self._pool is None else self._pool.map(work, items))
 
-    def shared(self, work: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """What `work` makes of `rows`, whose results don't depend on one another; a part a lane."""
-        if self._pool is None:
-            return work(rows)
-        return torch.cat(list(self._pool.map(work, torch.chunk(rows, len(self.models)))))
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside, the calling thread computes with as many threads as a lane.

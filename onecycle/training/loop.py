@@ -1,9 +1,8 @@
 """The training loop: a generator that yields after each completed step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -87,15 +86,14 @@ def fit(
                 batches = batches[: table.steps_per_epoch]
                 parts = [share(len(batch), recipe.ghost_batch, ranks) for batch in batches]
                 places = [batch[part.images] for batch, part in zip(batches, parts, strict=True)]
-                upcoming = feed.batches(epoch, plan, places[step:], lanes.shared)
+                upcoming = feed.batches(epoch, plan, places[step:])
             with lanes.alone():
                 batch, part, mine = batches[step], parts[step], places[step].to(machine.device)
                 size = side(recipe, dataset.image_size, state.step / table.steps_per_epoch)
-                images = lanes.shared(partial(augment.resized, side=size), next(upcoming))
                 lr = optim.set_rates(state.optimizers, table, state.step)
-                work = _Work(recipe, machine, ranks, seed, state.step, len(batch), weights)
+                work = _Work(recipe, machine, ranks, seed, state.step, len(batch), size, weights)
                 answers = augment.answers(labels, plan, mine)
-                loss, correct = found = _in_lanes(work, lanes, part, images, answers)
+                loss, correct = found = _in_lanes(work, lanes, part, next(upcoming), answers)
                 dropped = _update(work, state, lanes, found, dropped)
             # A gradient can be lost without the loss: then the loss tells of it, too.
             told = torch.where(dropped & torch.isfinite(loss), torch.nan, loss)
@@ -188,17 +186,19 @@ class _Work:
     seed: int
     step: int
     images: int  # of the whole batch, those of other processes included
+    side: int  # pixels that images have in this step
     weights: Tensor | None  # (classes,), what an image of each class counts; all alike if None
 
 
 def _in_lanes(
-    work: _Work, lanes: Lanes, part: Share, images: Tensor, answers: Answers
+    work: _Work, lanes: Lanes, part: Share, given: Callable[[slice], Tensor], answers: Answers
 ) -> tuple[Tensor, Tensor]:
-    """As `_gradients`, each lane its groups."""
+    """As `_gradients`, each lane its groups, whose images it asks for itself."""
 
     def one(model: nn.Module, lane: Ranks) -> tuple[Tensor, Tensor]:
         mine = portion(part, lane)
-        return _gradients(work, model, mine, images[mine.images], answers[mine.images])
+        images = augment.resized(given(mine.images), work.side)
+        return _gradients(work, model, mine, images, answers[mine.images])
 
     losses, correct = zip(*lanes.run(one), strict=True)
     return torch.stack(losses).sum(), torch.stack(correct).sum()
