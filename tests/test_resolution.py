@@ -40,7 +40,7 @@ def test_the_size_stretches_with_the_epochs_and_the_image(make_recipe):
 
 def test_growth_is_told_in_epochs_of_this_run_and_pixels(make_recipe):
     assert growth(make_recipe("resolution=[]"), 100, 32) == []
-    assert growth(book.find("fast"), 50_000, 32) == [(0.0, 16), (6.0, 24), (12.0, 32)]
+    assert growth(book.find("fast"), 50_000, 32) == [(0.0, 16), (7.5, 24), (15.0, 32)]
     longer = make_recipe("resolution=[[1.0, 0.5]]", "for_images=400", "epochs=3")
     assert growth(longer, 100, 64) == [(2.0, 32)]
 
