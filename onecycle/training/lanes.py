@@ -74,7 +74,7 @@ class Lanes:
         every.sort(key=lambda them: -them[0].numel())  # so that shares are about as large
         count = len(self.models)
         norms_ = self.each(_add_gradients, [every[lane::count] for lane in range(count)])
-        found = [_statistics(model) for model in self.models]
+        found = [statistics(model) for model in self.models]
         for all_, *others in zip(*found, strict=True):
             for some in others:
                 all_.add_(some)
@@ -136,7 +136,7 @@ def _convolutions(model: nn.Module) -> list[Conv3x3]:
     return [module for module in model.modules() if isinstance(module, Conv3x3)]
 
 
-def _statistics(model: nn.Module) -> list[Tensor]:
+def statistics(model: nn.Module) -> list[Tensor]:
     """The sums over a step's groups that the batch norms of `model` keep."""
     return [sums for norm in norms(model) for sums in (norm.step_mean, norm.step_var)]
 

@@ -21,7 +21,7 @@ from onecycle.model.layers import group_count, group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
-from onecycle.training.lanes import Lanes
+from onecycle.training.lanes import Lanes, statistics
 from onecycle.training.muon import Muon
 from onecycle.training.schedule import Timetable, side, timetable
 from onecycle.training.state import TrainState
@@ -269,8 +269,7 @@ def _update(
     A step is dropped if one before it was (`dropped`), or if anything in it is not finite.
     """
     norm_of_all = lanes.add_up()
-    layers = list(norms(state.model))
-    sums = [statistic for norm in layers for statistic in (norm.step_mean, norm.step_var)]
+    sums = statistics(state.model)
     learnt = [p for p in state.model.parameters() if p.requires_grad]
     if work.ranks.world > 1:
         for parameter in learnt:
@@ -280,7 +279,7 @@ def _update(
     work.ranks.add_up([*gradients, *sums, *found, norm_of_all])
     # One number that is finite only if all of them are; the device isn't waited for.
     dropped = dropped | ~torch.isfinite(norm_of_all + found[0])
-    for norm in layers:
+    for norm in norms(state.model):
         norm.fold(work.images, dropped)
     for optimizer in state.optimizers:
         if work.machine.loss_scale != 1:
