@@ -2,8 +2,9 @@
 
 The clock covers the whitening, every training step with its augmentation, and the predictions of
 the test images with their views, in the precision of the training. Not the start of the process,
-the reading of the data, or `--warm-up` steps of a training that is thrown away (for an accelerator,
-which compiles and picks its kernels in them). Prints one line of JSON, so that `side_by_side.py`
+the reading of the data, or `--warm-up` steps of a training that is thrown away: in them an
+accelerator compiles and picks its kernels, and a CPU's are loaded; torch's optimizers import its
+compiler when the first is made. Prints one line of JSON, so that `side_by_side.py`
 can take turns with a peer's own script; `seconds` and `test_accuracy` are what is compared.
 
 With `--validation`, validation images held out of the training part are predicted instead: what a

@@ -137,6 +137,29 @@ def test_what_lanes_share_out_is_what_one_makes(tiny, make_recipe, machine):
     assert sorted(done) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("machine", [TWO, Machine("cpu", "fp32", 1, "")], ids=["two", "one"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_all_lanes_found_is_added_up_with_its_norm(tiny, make_recipe, machine, lost):
+    with made(make_recipe(*UNEVEN), tiny, machine) as all_:
+        for lane, model in enumerate(all_.models):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, lane + 1.0)
+            for norm in norms(model):
+                norm.step_mean.fill_(lane + 1.0)
+        if lost:
+            next(all_.models[-1].parameters()).grad[0] = torch.inf
+        found = all_.add_up()
+        model, *twins = all_.models
+        total, learnt = sum(range(1, machine.threads + 1)), list(model.parameters())
+        assert all(parameter.grad[-1].eq(total).all() for parameter in learnt)
+        assert all(norm.step_mean.eq(total).all() for norm in norms(model))
+        assert all(parameter.grad is None for twin in twins for parameter in twin.parameters())
+        assert all(norm.step_mean.eq(0).all() for twin in twins for norm in norms(twin))
+        count = sum(p.numel() for p in learnt) + sum(n.step_mean.numel() for n in norms(model))
+        expected = torch.inf if lost else total * count**0.5
+        torch.testing.assert_close(float(found), expected, rtol=1e-5, atol=0)
+
+
 def test_the_thread_between_lanes_is_alone_only_meanwhile(tiny, make_recipe):
     with made(make_recipe(*UNEVEN), tiny, TWO) as both:
         with pytest.raises(KeyError), both.alone():

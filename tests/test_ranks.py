@@ -184,6 +184,30 @@ def test_who_ends_without_a_run_has_left_the_others_first():
         assert process.communicate(timeout=60)[0] == "False\n"
 
 
+def test_a_gradient_that_one_of_two_lost_is_dropped_by_both():
+    script = (
+        "import torch\n"
+        "from onecycle import machine\n"
+        "from onecycle.datasets.load import load\n"
+        "from onecycle.ranks import join\n"
+        "from onecycle.recipe import book\n"
+        "from onecycle.training import loop, state as states\n"
+        "where, data, ranks = machine.choose('cpu', 'fp32', 1), load('digits'), join('cpu')\n"
+        "recipe = book.change(book.find('digits'), ['model.width=4', 'ghost_batch=16'])\n"
+        "state = states.create(recipe, data, where, seed=0)\n"
+        "weight = next(state.model.parameters())\n"
+        "before = weight.detach().clone()\n"
+        "lost = [float('inf')]\n"
+        "if ranks.rank == 1:\n"
+        "    weight.register_hook(lambda gradient: gradient + (lost.pop() if lost else 0))\n"
+        "step = next(loop.fit(state, data, recipe, where, seed=0, ranks=ranks))\n"
+        "print(bool(torch.isfinite(step.loss)), torch.equal(weight, before))\n"
+    )
+    for process in side_by_side(2, ["-c", script]):
+        out, err = process.communicate(timeout=60)
+        assert out == "False True\n", err
+
+
 def test_torchrun_restarts_a_killed_process_and_the_run_goes_on(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "--max-restarts", "1", "-m", "onecycle", "train"]

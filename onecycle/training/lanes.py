@@ -73,13 +73,13 @@ class Lanes:
         every = list(zip(*(model.parameters() for model in self.models), strict=True))
         every.sort(key=lambda them: -them[0].numel())  # so that shares are about as large
         count = len(self.models)
-        norms_ = self.each(_add_gradients, [every[lane::count] for lane in range(count)])
+        shares = self.each(_add_gradients, [every[lane::count] for lane in range(count)])
         found = [statistics(model) for model in self.models]
         for all_, *others in zip(*found, strict=True):
             for some in others:
                 all_.add_(some)
                 some.zero_()
-        return get_total_norm([*norms_, *found[0]])
+        return get_total_norm([*shares, *found[0]])
 
     def each(self, work: Callable[[Any], T], items: list[Any]) -> list[T]:
         """`work` of each of `items`, which don't depend on one another, in the lanes' threads."""
