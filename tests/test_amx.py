@@ -136,11 +136,12 @@ def pooled(product):
 
     @njit
     def run(product, targets, y, which):
-        to = address(targets), address(y), 0
+        to, other = (address(targets), address(y), 0), (address(targets) + 128, address(y), 0)
         for unit in range(8):
-            put((address(product), to, to, address(which)), unit)
+            put((address(product), beside, below, to, other, address(which)), unit)
 
-    targets = np.full(16, -1)
+    beside, below = 32 * 4, 16 * 32 * 4
+    targets = np.full(32, -1)
     targets[0], targets[2] = 0, 32
     y = torch.zeros(2, 32, dtype=torch.bfloat16)
     which = torch.zeros(2, 32, dtype=torch.uint8)

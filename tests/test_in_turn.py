@@ -64,8 +64,16 @@ def test_predictions_in_turn_are_those_one_after_another():
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 8, 16, 31, 32, 64, 224])
 @pytest.mark.parametrize("images", [1, 2, 63, 125])
-def test_images_side_by_side_have_a_place_each_with_zeros_between(images, side, pooled):
-    abreast, pitch, run = plan.layout(images, side, side, pooled)
-    assert 1 <= abreast <= images and run % 2 == 0 and abreast * pitch <= run
-    assert pitch > side or side == 1
-    assert abreast == 1 or (side * run <= plan.AT_ONCE and not (pooled and pitch % 2))
+def test_a_tile_is_a_pixel_of_many_images_or_a_part_of_a_row(images, side, pooled):
+    abreast, run = plan.layout(images, side, side, pooled)
+    if abreast % 32 == 0:
+        assert run == side * abreast and abreast < images + 32
+    else:
+        assert abreast in (2, 4, 8, 16) and run == abreast * (side + (side > 1))
+        assert not pooled or abreast < 16  # a tile has neighbours
+    assert abreast == 2 or side * run <= plan.AT_ONCE
+
+
+def test_small_maps_of_many_images_are_tiles_of_a_pixel():
+    assert [plan.layout(125, side, side, False)[0] for side in (3, 7, 15)] == [128, 32, 8]
+    assert plan.layout(5, 7, 7, False)[0] < 32  # most of a tile would be no image

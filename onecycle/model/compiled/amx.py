@@ -2,12 +2,12 @@
 
 A layer is a 3x3 convolution, perhaps a 2x2 max pool, batch norm, an activation, and perhaps a sum.
 oneDNN's convolutions leave most of AMX idle, because what they multiply waits for memory. These go
-through some images at a time, laid side by side so that their maps, padded, stay in the cache
-(`plan`). There the products of a map's shifted pixels with the weights are those of the
-convolution, and of its gradients, with no copy for each of the nine shifts. What is pooled is never
-in memory whole, nor is the gradient of what is normalized. A group of images goes through all
-layers before the next does, so that a prediction keeps the maps of one group alone.
-(bench/LOG.md, sections 18 to 20.)
+through some images at a time, whose maps lie abreast in the cache (`plan`). There a tile of maps is
+a pixel of many images, or some pixels of a few, and the products of tiles with the weights are
+those of the convolution, and of its gradients, with no copy for each of the nine shifts
+(`meetings`). What is pooled is never in memory whole, nor is the gradient of what is normalized. A
+group of images goes through all layers before the next does, so that a prediction keeps the maps of
+one group alone. (bench/LOG.md, sections 18 to 22.)
 """
 
 import numpy as np
@@ -19,8 +19,18 @@ from onecycle.model.compiled import plan as p
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.arrays import as_arrays
+from onecycle.model.compiled.meetings import added, convolved, targets
 from onecycle.model.compiled.norms import activate, moments, normal, slopes, through
-from onecycle.model.compiled.places import WIDE, clear, lay, lay_back, pair, spread_back
+from onecycle.model.compiled.places import (
+    WIDE,
+    clear,
+    first_place,
+    lay,
+    lay_back,
+    pair,
+    paired,
+    spread_back,
+)
 from onecycle.model.compiled.plan import Kind, planned
 from onecycle.model.compiled.products import add_up, convolve
 from onecycle.model.compiled.room import room
@@ -142,20 +152,21 @@ def _layer(row, images, given, maps, sums, known, eps, of_norm):
     affine, found, factors = of_norm
     height, width, channels = row[p.HEIGHT], row[p.WIDTH], row[p.INPUTS]
     high, wide, outputs = row[p.HIGH], row[p.BROAD], row[p.OUTPUTS]
-    abreast, pitch, run = row[p.ABREAST], row[p.PITCH], row[p.RUN]
+    abreast, run = row[p.ABREAST], row[p.RUN]
     parts, places = row[p.PARTS], row[p.PLACES]
-    start = (run + t.ROWS) * t.ROW  # of the first pixel
-    inner, size = (height, width, pitch, run, parts, places), (high, wide, outputs)
+    inner, size, apart = (height, width, abreast, run), (high, wide, outputs), places * t.ROW
+    start, shape = first_place(run) * t.ROW, (abreast, run, parts, places, outputs)
+    pairs, taps = convolved(inner, (height, width), size, which != 0)
     mean, squares = np.zeros(outputs), np.zeros(outputs)
-    clear(maps, parts * places * t.ROW)
+    if abreast % WIDE or channels % WIDE:
+        clear(maps, parts * places * t.ROW)
     for first in range(0, images, abreast):
         here = min(abreast, images - first)
-        source = x + first * height * width * channels * 2
+        source, those = x + first * height * width * channels * 2, (here, height, width, channels)
         for line in range(height):
-            target = maps + start + line * run * t.ROW
-            those = here, height, width, channels
-            lay(source, those, line, pitch, run, target, parts, places * t.ROW)
-        convolve(maps, inner, height, packed, sums, size, normed, which, 0, first, here)
+            lay(source, those, line, abreast, maps + start + line * run * t.ROW, parts, apart)
+        where = targets(inner, size, which != 0, first, here)
+        convolve(maps, shape, pairs, taps, where, packed, sums, normed, which, 0)
         if known:
             continue
         before, count = first * high * wide, here * high * wide
@@ -175,7 +186,7 @@ def _layer(row, images, given, maps, sums, known, eps, of_norm):
 @compiled
 def _backward(config, table, sizes, given, packed, apart, room, factors, to_norms):
     x, gradient, kept, to_x, to_weights = given
-    gradients = room[7]
+    gradients = room[6]
     first, last, end = table[0], len(table) - 1, sizes.sum()
     pixels = first[p.HEIGHT] * first[p.WIDTH] * 2
     results = table[last, p.HIGH] * table[last, p.BROAD] * table[last, p.OUTPUTS] * 2
@@ -212,20 +223,19 @@ def _backward(config, table, sizes, given, packed, apart, room, factors, to_norm
 def _layer_back(row, images, given, room, fresh, of_norm):
     """One group's layer backward; begin the gradient of its weight if `fresh`, else add to it."""
     x, gradient, normed, which, packed, plus, to_x, to_weight = given
-    maps, sums, columns, pairs, line, row_of_y, moved, _ = room
+    maps, sums, columns, pairs, row_of_y, moved, _ = room
     factors, to_norm = of_norm
     height, width, channels = row[p.HEIGHT], row[p.WIDTH], row[p.INPUTS]
     high, wide, outputs = row[p.HIGH], row[p.BROAD], row[p.OUTPUTS]
-    abreast, pitch, run = row[p.BACK_ABREAST], row[p.BACK_PITCH], row[p.BACK_RUN]
+    abreast, run = row[p.BACK_ABREAST], row[p.BACK_RUN]
     parts, places, blocks = row[p.PARTS], row[p.BACK_PLACES], outputs // WIDE
-    steps, start = -(-height * run // WIDE), (run + t.ROWS) * t.ROW
-    rows = 2 * high if which else height  # that have a gradient
-    length, apart = run + 2 + steps * t.ROWS, places * t.ROW
-    inner, size = (height, width, pitch, run, blocks, places), (height, width, parts * WIDE)
-    outer = height, width, pitch, run, parts, places
-    clear(maps, blocks * places * t.ROW)
-    clear(line, parts * (run + 1) * t.ROW)
-    clear(pairs, 2 * parts * length * 2 * t.ROW)
+    steps, start = -(-height * run // WIDE), first_place(run) * t.ROW
+    filled = (2 * high, 2 * wide) if which else (height, width)  # of what has a gradient
+    length, apart = paired(abreast, run, steps), places * t.ROW
+    inner, size = (height, width, abreast, run), (height, width, parts * WIDE)
+    shape = abreast, run, blocks, places, parts * WIDE
+    tiles, taps = convolved(inner, filled, size, False)
+    meet, begins = added(inner, filled, steps)
     turned, one = np.empty((blocks, 3, WIDE), np.float32), np.empty((2, outputs), np.float32)
     through_to, count = address(turned), images * high * wide
     slopes(normed, gradient, count, row[p.ACTIVATION], factors, moved, one)
@@ -233,32 +243,34 @@ def _layer_back(row, images, given, room, fresh, of_norm):
     to_norm += one
     for first in range(0, images, abreast):
         here = min(abreast, images - first)
+        if here < abreast or (abreast % WIDE and first == 0):
+            clear(maps, blocks * places * t.ROW)
+            clear(pairs, parts * length * 2 * t.ROW)
         number = first * high * wide * outputs
         both = moved + 2 * number, normed + 2 * number, through_to
         for at in range(high):
             those = here, high, wide, outputs
             if which:
                 target = maps + start + 2 * at * run * t.ROW
-                where = at, pitch, run, target, blocks, apart
+                where = at, abreast, run, target, blocks, apart
                 spread_back(both, which + number, row_of_y, those, *where)
             else:
                 target = maps + start + at * run * t.ROW
-                lay_back(both, those, at, pitch, run, target, blocks, apart)
+                lay_back(both, those, at, abreast, target, blocks, apart)
         if to_x:
-            convolve(maps, inner, rows, packed, sums, size, to_x, 0, plus, first, here)
-        for c in range(0, outputs, t.ROWS):
-            source = maps + c // WIDE * apart + start + c % WIDE * 2
-            target = columns + c * steps * t.ROW
-            for _ in range(-(-rows * run // WIDE)):
-                v.transposed(source, t.ROW, target, t.ROW)
-                source, target = source + WIDE * t.ROW, target + t.ROWS * t.ROW
-        for at in range(height):
-            those = here, height, width, channels
-            source = x + first * height * width * channels * 2
-            lay(source, those, at, pitch, run, line + t.ROW, parts, (run + 1) * t.ROW)
-            place = ((at + 1) * run + 2) // 2
-            pair(line, run + 1, parts, 1, pairs, length, 0, place, run // 2)
-            pair(line, run + 1, parts, 0, pairs, length, 1, place - 1, run // 2)
+            where = targets(inner, size, False, first, here)
+            convolve(maps, shape, tiles, taps, where, packed, sums, to_x, 0, plus)
+        source, those = x + first * height * width * channels * 2, (here, height, width, channels)
+        pair(source, those, abreast, run, pairs, length)
         begin = fresh and first == 0
-        add_up(columns, rows, pairs, outer, outputs, steps, begin, sums, to_weight)
+        for block in range(blocks):
+            for half in range(2):
+                source = maps + block * apart + start + half * WIDE
+                target = columns + half * steps * t.ROWS * t.ROW
+                for _ in range(-(-filled[0] * run // WIDE)):
+                    v.transposed(source, t.ROW, target, t.ROW)
+                    source, target = source + WIDE * t.ROW, target + t.ROWS * t.ROW
+            to = to_weight + block * 9 * parts * 4 * WIDE * WIDE
+            of = columns, pairs, length * 2 * t.ROW, meet, begins
+            add_up(*of, parts, steps, begin, sums, to)
     turned[0, 0, 0] = 0  # holds it until here

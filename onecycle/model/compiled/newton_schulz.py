@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from onecycle.jit import address, compiled
+from onecycle.model.compiled import momentum as of_numbers
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.arrays import as_arrays
+from onecycle.model.compiled.meetings import FACTOR
 from onecycle.model.compiled.passes import stored
 from onecycle.model.compiled.places import WIDE
-from onecycle.model.compiled.products import FACTOR, begin, end, follow
+from onecycle.model.compiled.products import begin, end, follow
 from onecycle.model.compiled.room import tensors
 
 TILE = t.ROWS * t.ROW  # bytes
@@ -150,8 +152,8 @@ def push(parameter, gradient, velocity, momentum, ahead):
         for block in range(whole):
             place = row + block * 4 * WIDE
             target = to_ahead + (r // t.ROWS * ahead.shape[1] + block) * TILE + r % t.ROWS * t.ROW
-            v.push(of_gradient + place, of_velocity + place, momentum, target)
-            v.add_squares(of_parameter + place, to_sums)
+            of_numbers.push(of_gradient + place, of_velocity + place, momentum, target)
+            of_numbers.add_squares(of_parameter + place, to_sums)
         for c in range(whole * WIDE, columns):
             velocity[r, c] = gradient[r, c] + momentum * velocity[r, c]
             seen = gradient[r, c] + momentum * velocity[r, c]
@@ -169,7 +171,7 @@ def settle(parameter, product, row, column, scale, factor):
     target, source = address(parameter) + 4 * (row * columns + column), address(product)
     for r in range(WIDE):
         if column + WIDE <= columns:
-            v.settle(target + 4 * r * columns, scale, source + 4 * r * WIDE, factor)
+            of_numbers.settle(target + 4 * r * columns, scale, source + 4 * r * WIDE, factor)
         else:
             for c in range(columns - column):
                 moved = scale * parameter[row + r, column + c] + factor * product[r * WIDE + c]

@@ -8,8 +8,8 @@ from onecycle.jit import address, compiled
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
 from onecycle.model.compiled.arrays import as_arrays
+from onecycle.model.compiled.meetings import FACTOR
 from onecycle.model.compiled.places import WIDE
-from onecycle.model.compiled.products import FACTOR
 
 
 def packed(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
-"""Maps laid side by side in the cache, for `products`: a place of 64 bytes a pixel and 32 channels.
+"""Maps of images abreast in the cache, for `products`: a place of 64 bytes a pixel and 32 channels.
 
-All is counted in bytes, of numbers of 16 bits.
+Places of a column are one after another, as many as there are images abreast, then those of the
+next. All else is counted in bytes, of numbers of 16 bits.
 """
 
 from onecycle.jit import compiled
@@ -20,8 +21,8 @@ def clear(target, size):
 
 
 @compiled
-def lay(source, shape, row, pitch, run, target, blocks, apart):
-    """The `row` of maps of `shape` at `source` side by side at `target`, zeros after them.
+def lay(source, shape, row, abreast, target, blocks, apart):
+    """The `row` of maps of `shape` at `source` at `target`, so many images `abreast`.
 
     32 channels after 32, which are `apart` bytes from one another.
     """
@@ -31,20 +32,18 @@ def lay(source, shape, row, pitch, run, target, blocks, apart):
         for block in range(blocks):
             parts = min(WIDE, channels - block * WIDE) // 8
             this = source + (image * height + row) * width * pixel + block * t.ROW
-            to = target + block * apart + image * pitch * t.ROW
+            to = target + block * apart + image * t.ROW
             for _ in range(width):
                 if parts == 4:
                     v.copy64(this, to)
                 else:
                     for part in range(parts):
                         v.copy16(this + 16 * part, to + 16 * part)
-                this, to = this + pixel, to + t.ROW
-    for block in range(blocks):
-        clear(target + block * apart + images * pitch * t.ROW, (run - images * pitch) * t.ROW)
+                this, to = this + pixel, to + abreast * t.ROW
 
 
 @compiled
-def lay_back(given, shape, row, pitch, run, target, blocks, apart):
+def lay_back(given, shape, row, abreast, target, blocks, apart):
     """As `lay`, the gradient of what was normalized.
 
     `given` are the addresses of the two that it is made of, and of what `norms.through` tells.
@@ -56,24 +55,23 @@ def lay_back(given, shape, row, pitch, run, target, blocks, apart):
         for block in range(blocks):
             those = factors + block * THROUGH
             place = (image * height + row) * width * pixel + block * t.ROW
-            to = target + block * apart + image * pitch * t.ROW
-            p.combine(moved + place, normed + place, pixel, width, those, to, t.ROW)
-    for block in range(blocks):
-        clear(target + block * apart + images * pitch * t.ROW, (run - images * pitch) * t.ROW)
+            to = target + block * apart + image * t.ROW
+            p.combine(moved + place, normed + place, pixel, width, those, to, abreast * t.ROW)
 
 
 @compiled
-def spread_back(given, told, line, shape, row, pitch, run, target, blocks, apart):
+def spread_back(given, told, line, shape, row, abreast, run, target, blocks, apart):
     """As `lay_back`, a row as two of maps twice as large: a number is where `told` has it.
 
     `line` has room for a row of 32 channels.
     """
     images, high, wide, channels = shape
     moved, normed, factors = given
+    beside = abreast * t.ROW
     for image in range(images):
         for block in range(blocks):
             those = factors + block * THROUGH
-            above = target + block * apart + image * pitch * t.ROW
+            above = target + block * apart + image * t.ROW
             below = above + run * t.ROW
             number = (image * high + row) * wide * channels + block * WIDE
             first, second = moved + 2 * number, normed + 2 * number
@@ -81,26 +79,50 @@ def spread_back(given, told, line, shape, row, pitch, run, target, blocks, apart
             this, which = line, told + number
             for _ in range(wide):
                 v.chosen(this, which, 0, above)
-                v.chosen(this, which, 1, above + t.ROW)
+                v.chosen(this, which, 1, above + beside)
                 v.chosen(this, which, 2, below)
-                v.chosen(this, which, 3, below + t.ROW)
+                v.chosen(this, which, 3, below + beside)
                 this, which = this + t.ROW, which + channels
-                above, below = above + 2 * t.ROW, below + 2 * t.ROW
-    for block in range(blocks):
-        for lower in range(2):
-            rest = target + block * apart + (lower * run + images * pitch) * t.ROW
-            clear(rest, (run - images * pitch) * t.ROW)
+                above, below = above + 2 * beside, below + 2 * beside
 
 
 @compiled
-def pair(line, places, parts, first, target, length, phase, start, count):
-    """Places two and two of `line` (parts, places, 32), from `first`, in turn.
+def first_place(run):
+    """The place of the first pixel, before which a row is read."""
+    return run + t.ROWS
 
-    `count` pairs in `target` (2, parts, length, 32) of 32 bits, from `start`.
+
+@compiled
+def lead(abreast, run):
+    """Places before the first pixel that a shift reads."""
+    return run + abreast
+
+
+@compiled
+def paired(abreast, run, steps):
+    """How many pairs of places of 32 channels `pair` makes room for."""
+    return lead(abreast, run) + steps * t.ROWS
+
+
+@compiled
+def pair(source, shape, abreast, run, target, length):
+    """The maps of `shape` at `source` as `lay` has them, but two images' numbers in turn.
+
+    Into `target` (channels / 32, length, 32) of 32 bits; `abreast` is even.
     """
-    for part in range(parts):
-        low = line + (part * places + first) * t.ROW
-        out = target + ((phase * parts + part) * length + start) * 2 * t.ROW
-        for _ in range(count):
-            v.paired(low, low + t.ROW, out)
-            low, out = low + 2 * t.ROW, out + 2 * t.ROW
+    images, height, width, channels = shape
+    pixel = 2 * channels
+    other, apart = height * width * pixel, length * 2 * t.ROW
+    for image in range(0, images, 2):
+        gap = other if image + 1 < images else 0  # then nobody asks for the second
+        for row in range(height):
+            low = source + (image * height + row) * width * pixel
+            to = target + (lead(abreast, run) + row * run + image) // 2 * 2 * t.ROW
+            for _ in range(width):
+                for start in range(0, channels, WIDE):
+                    here, out = low + 2 * start, to + start // WIDE * apart
+                    if start + WIDE <= channels:
+                        v.paired(here, here + gap, out)
+                    else:
+                        v.paired_some(here, here + gap, channels - start, out)
+                low, to = low + pixel, to + abreast * t.ROW

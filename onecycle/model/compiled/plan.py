@@ -1,8 +1,8 @@
-"""Where all is that `amx` computes layers with: their maps, side by side in the cache or in memory.
+"""Where all is that `amx` computes layers with: their maps, abreast in the cache or in memory.
 
 Maps are (images, rows, columns, channels), channels a multiple of 32 for what is made; numbers are
-in bf16, as 16 bits. In the cache a pixel has a place: `run` places a row, `pitch` an image in it,
-of which those after its columns are zero, as are the rows above and below.
+in bf16, as 16 bits. In the cache a pixel has a place: `run` places a row, of which so many images
+`abreast` have theirs one after another, column after column.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onecycle.model.compiled import tiles as t
-from onecycle.model.compiled.places import WIDE
-from onecycle.model.compiled.products import TOGETHER
+from onecycle.model.compiled.places import WIDE, paired
+from onecycle.model.compiled.products import SUMS, TOGETHER
 
-AT_ONCE = 1100  # places of some images side by side, about; more if one image has more
-# Bytes of sums: those of `convolve`, and two times 32x32 of `add_up`.
-SUMS = max(TOGETHER * t.ROWS, 2 * WIDE) * 4 * WIDE
+AT_ONCE = 2400  # places of some images abreast, at most; more if two images have more
+ALIKE = 1.04  # times as many products are as good
 NOTHING, ANOTHER = -1, -2  # in place of an earlier result
 
 
@@ -38,13 +37,13 @@ class Kind(NamedTuple):
 # What a table has a number for, a row a layer. A layer's maps and those of what it makes:
 HEIGHT, WIDTH, INPUTS, HIGH, BROAD, OUTPUTS, ACTIVATION, POOL, PLUS = range(9)
 # its maps in the cache forward, and those of its gradient backward, 32 channels after 32:
-ABREAST, PITCH, RUN, PARTS, PLACES, BACK_ABREAST, BACK_PITCH, BACK_RUN, BACK_PLACES = range(9, 18)
+ABREAST, RUN, PARTS, PLACES, BACK_ABREAST, BACK_RUN, BACK_PLACES = range(9, 16)
 # where in a group's memory what is normalized begins, which pixels it was, and what is made:
-NORMED, WHICH, MADE = range(18, 21)
+NORMED, WHICH, MADE = range(16, 19)
 # its first channel among all that are normalized, where its weights' gradient begins, and in the
 # room for gradients that of what it made; and the layer whose sum its input was also part of.
-CHANNEL, WEIGHTS, GRADIENT, ADDED = range(21, 25)
-NUMBERS = 25
+CHANNEL, WEIGHTS, GRADIENT, ADDED = range(19, 23)
+NUMBERS = 23
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -
         ahead = layout(images, height, width, kind.pool)
         back = layout(images, height, width, False)
         row[ABREAST : PARTS + 1] = *ahead, -(-inputs // WIDE)
-        row[PLACES], row[BACK_PLACES] = _places(height, ahead[2]), _places(height, back[2])
+        row[PLACES], row[BACK_PLACES] = _places(height, ahead[1]), _places(height, back[1])
         row[BACK_ABREAST : BACK_RUN + 1] = back
         numbers = images * high * broad * kind.outputs
         row[NORMED], row[WHICH] = kept, kept + 2 * numbers
@@ -87,22 +86,25 @@ def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -
 
 
 @cache
-def layout(images: int, height: int, width: int, pooled: bool) -> tuple[int, int, int]:
-    """How many images lie side by side, and their `pitch` and `run`: few places left empty."""
-    best = None
-    for abreast in range(1, images + 1):
-        pitch = width + (width > 1)
-        if pooled and abreast > 1:
-            pitch += pitch % 2  # so that each image begins at an even place
-        run = abreast * pitch + abreast * pitch % 2
-        if best and height * run > AT_ONCE:
-            break
-        used = abreast * pitch - (pitch - width)
-        tiles = -(-images // abreast) * height * -(-used // t.ROWS)
-        if best is None or tiles < 1.04 * best[0]:
-            best = tiles, abreast, pitch, run
-    assert best
-    return best[1:]
+def layout(images: int, height: int, width: int, pooled: bool) -> tuple[int, int]:
+    """How many images lie abreast, and the places of a row: many, and few products.
+
+    A tile of 32 images and more is one pixel, of fewer a part of a row, with zeros after it; it has
+    all four pixels of what is pooled, or one of the upper two and the lower two.
+    """
+    broad, taps = width + (width > 1), (3 * height - 2) * (3 * width - 2)
+    whole = -(-images // WIDE) * WIDE
+    found = []
+    for abreast in (2, 4, 8) if pooled else (2, 4, 8, 16):
+        if height * broad * abreast <= AT_ONCE or abreast == 2:
+            tiles = 9 * height * -(-abreast * width // t.ROWS)
+            found.append((-(-images // abreast) * tiles, abreast, abreast * broad))
+    for abreast in range(WIDE, whole + 1, WIDE):
+        if height * width * abreast <= AT_ONCE:
+            tiles = taps * abreast // t.ROWS
+            found.append((-(-images // abreast) * tiles, abreast, abreast * width))
+    least = min(tiles for tiles, _, _ in found)
+    return max((abreast, run) for tiles, abreast, run in found if tiles <= ALIKE * least)
 
 
 def _numbers(kind: Kind) -> tuple[int, int, int, int]:
@@ -138,19 +140,18 @@ def _gradients(table: NDArray[np.int64], kinds: tuple[Kind, ...], size: int) -> 
 
 def _ahead(table: NDArray[np.int64]) -> tuple[int, int]:
     """Bytes of room forward: maps, and sums."""
-    return int((table[:, PARTS] * table[:, PLACES]).max()) * t.ROW, SUMS
+    return int((table[:, PARTS] * table[:, PLACES]).max()) * t.ROW, TOGETHER * SUMS
 
 
 def _back(table: NDArray[np.int64]) -> tuple[int, ...]:
-    """Bytes of room backward: maps, sums, their columns, pairs, a row of inputs, one of results."""
+    """Bytes of room backward: maps, sums, columns of 32 channels, pairs, a row of results."""
     blocks, parts, run = table[:, OUTPUTS] // WIDE, table[:, PARTS], table[:, BACK_RUN]
     steps = -(-table[:, HEIGHT] * run // WIDE)
     sizes = (
         blocks * table[:, BACK_PLACES] * t.ROW,
-        np.array(SUMS),
-        table[:, OUTPUTS] * steps * t.ROW,
-        2 * parts * (run + 2 + steps * t.ROWS) * 2 * t.ROW,
-        parts * (run + 1) * t.ROW,
+        np.array(TOGETHER * SUMS),
+        WIDE * steps * t.ROW,
+        parts * (paired(table[:, BACK_ABREAST], run, steps)) * 2 * t.ROW,
         table[:, BROAD] * t.ROW,
     )
     return tuple(int(size.max()) for size in sizes)

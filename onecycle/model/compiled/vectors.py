@@ -107,24 +107,6 @@ def rounded(context, source, target):
 
 
 @intrinsic
-def push(context, gradient, velocity, momentum, target):
-    """Nesterov's step of `velocity`, 32 numbers in fp32; what lies ahead, in bf16, at `target`."""
-
-    def made(context, builder, signature, arguments):
-        gradient, velocity, momentum, target = arguments
-        factor, ahead = everywhere(builder, momentum), []
-        for half in (0, 64):
-            pushed = floats(builder, gradient, half)
-            speed = fma(builder, factor, floats(builder, velocity, half), pushed)
-            builder.store(speed, at(builder, velocity, LONG(half), FLOATS), align=4)
-            ahead.append(fma(builder, factor, speed, pushed))
-        keep(builder, *ahead, target)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.float32, types.intp), made
-
-
-@intrinsic
 def add(context, source, target):
     """Add 32 numbers in fp32 at `source` to those at `target`."""
 
@@ -139,54 +121,24 @@ def add(context, source, target):
 
 
 @intrinsic
-def add_squares(context, source, sums):
-    """Add the squares of 32 numbers in fp32 to 16 sums."""
+def largest(context, first, beside, below, target, place):
+    """Of four times 32 numbers in fp32 the largest each, in bf16 at `target`.
 
-    def made(context, builder, signature, arguments):
-        source, sums = arguments
-        total = floats(builder, sums, 0)
-        for half in (0, 64):
-            number = floats(builder, source, half)
-            total = fma(builder, number, number, total)
-        builder.store(total, at(builder, sums, LONG(0), FLOATS), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), made
-
-
-@intrinsic
-def settle(context, target, scale, product, factor):
-    """32 numbers in fp32 at `target` times `scale`, plus those at `product` times `factor`."""
-
-    def made(context, builder, signature, arguments):
-        target, scale, product, factor = arguments
-        scale, factor = everywhere(builder, scale), everywhere(builder, factor)
-        for half in (0, 64):
-            more = builder.fmul(factor, floats(builder, product, half))
-            moved = fma(builder, scale, floats(builder, target, half), more)
-            builder.store(moved, at(builder, target, LONG(half), FLOATS), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.float32, types.intp, types.float32), made
-
-
-@intrinsic
-def largest(context, above, below, target, place):
-    """Of two rows of two times 32 numbers in fp32 the largest each, in bf16 at `target`.
-
-    At `place` a byte for each says which it was. The first of equal ones counts, and the last that
-    is no number, as torch's max pool has it.
+    They are at `first`, and so many bytes `beside` and `below` it. At `place` a byte for each says
+    which it was. The first of equal ones counts, and the last that is no number, as torch's max
+    pool has it.
     """
 
     def made(context, builder, signature, arguments):
-        above, below, target, place = arguments
+        first, beside, below, target, place = arguments
+        under = builder.add(first, below)
+        others = builder.add(first, beside), under, builder.add(under, beside)
         found = []
         for half in (0, 64):
-            most = floats(builder, above, half)
+            most = floats(builder, first, half)
             which = ir.Constant(BYTES, [0] * 16)
-            others = (above, 128), (below, 0), (below, 128)
-            for number, (address, offset) in enumerate(others, start=1):
-                other = floats(builder, address, offset + half)
+            for number, address in enumerate(others, start=1):
+                other = floats(builder, address, half)
                 larger = builder.fcmp_ordered(">", other, most)
                 take = builder.or_(larger, builder.fcmp_unordered("uno", other, other))
                 most = builder.select(take, other, most)
@@ -196,7 +148,7 @@ def largest(context, above, below, target, place):
         keep(builder, *found, target)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), made
+    return types.void(*[types.intp] * 5), made
 
 
 @intrinsic
@@ -215,6 +167,28 @@ def paired(context, low, high, target):
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 3), made
+
+
+@intrinsic
+def paired_some(context, low, high, count, target):
+    """As `paired`, of the first `count` numbers each, with zeros for the others."""
+
+    def made(context, builder, signature, arguments):
+        low, high, count, target = arguments
+        ones = builder.sub(builder.shl(LONG(1), count), LONG(1))
+        name, nothing = "llvm.masked.load.v16i16.p0v16i16", ir.Constant(HALVES, [0] * 16)
+        for part in range(2):
+            bits = builder.trunc(builder.lshr(ones, LONG(16 * part)), ir.IntType(16))
+            mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), 16))
+            found = []
+            for address in (low, high):
+                place = at(builder, address, LONG(32 * part), HALVES)
+                found.append(call(builder, name, HALVES, place, WORD(2), mask, nothing))
+            place = at(builder, target, LONG(64 * part), WORDS)
+            builder.store(_pairs(builder, *found), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), made
 
 
 @intrinsic(prefer_literal=True)
