@@ -3,7 +3,9 @@
 from functools import partial
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 
 def compiled(function, fuse=True):
@@ -24,3 +26,13 @@ def compiled(function, fuse=True):
 def address(array):
     """Where `array` begins. To be asked once: it counts those who hold the array."""
     return np.int64(array.ctypes.data)
+
+
+@intrinsic
+def pointer(context, address):
+    """What is at `address`, for `numba.carray`."""
+
+    def made(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), made

@@ -44,7 +44,7 @@ def test_muon_moves_by_tiles_where_products_are_in_bf16(monkeypatch):
             optimizer.step()
         moved.append(not torch.equal(weight, before))  # by torch: what stands in moves nothing
         optimizer.step()  # in fp32
-    assert made == [(32, 288)] and moved == [False, True, True, True]
+    assert made == [(32, 32, 3, 3)] and moved == [False, True, True, True]
 
 
 @with_amx

@@ -69,16 +69,13 @@ class Muon(torch.optim.Optimizer):
         """Move `parameter`; matrices are multiplied in `products`, by default their own type."""
         velocity = self.state[parameter]["momentum_buffer"]
         momentum, rate, iterations = group["momentum"], group["lr"], group["iterations"]
-        if _by_tiles(parameter, products):
+        if _by_tiles(parameter, velocity, products):
             from onecycle.model.compiled import newton_schulz  # slow to import
 
-            # Channels last, as they lie in memory: a matrix's columns may have any order.
-            place, push, speed = (
-                each.movedim(1, -1).contiguous().flatten(1)
-                for each in (parameter.detach(), gradient, velocity)
-            )
+            # As they lie in memory, channels last: a matrix's columns may have any order.
+            moving = parameter, gradient.contiguous(memory_format=torch.channels_last), velocity
             terms = LINEAR, CUBIC, QUINTIC
-            newton_schulz.move(place, push, speed, momentum, rate, terms, iterations, EPS)
+            newton_schulz.move(*moving, momentum, rate, terms, iterations, EPS)
             # What torch doesn't see it can't tell those who keep something made of them.
             torch.autograd.graph.increment_version([parameter, velocity])
             return
@@ -95,15 +92,16 @@ class Muon(torch.optim.Optimizer):
         torch.addcmul(back.view_as(ahead).movedim(-1, 1), parameter, scale, out=parameter)
 
 
-def _by_tiles(parameter: Tensor, products: torch.dtype | None) -> bool:
-    """Whether `newton_schulz` can move `parameter` in place, here and in that type."""
+def _by_tiles(parameter: Tensor, velocity: Tensor, products: torch.dtype | None) -> bool:
+    """Whether `newton_schulz` can move the two in place, here and in that type."""
     here = parameter.device.type == "cpu" and products is torch.bfloat16
     if not here or parameter.ndim != 4 or parameter.dtype is not torch.float32:
         return False
     rows = len(parameter)
     wide = rows % 32 == 0 and rows <= parameter.numel() // rows
-    lies = parameter.is_contiguous(memory_format=torch.channels_last)
-    return wide and lies and has_tiles()
+    both = parameter, velocity
+    lie = all(each.is_contiguous(memory_format=torch.channels_last) for each in both)
+    return wide and lie and has_tiles()
 
 
 def orthogonal(matrix: Tensor, iterations: int, size: Tensor | float = 1.0) -> Tensor:

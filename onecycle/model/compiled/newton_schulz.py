@@ -6,19 +6,18 @@ that its rows may stand for columns.
 """
 
 import numpy as np
-import torch
+from numba import carray  # type: ignore[attr-defined]
 from torch import Tensor
 
-from onecycle.jit import address, compiled
+from onecycle.jit import address, compiled, pointer
 from onecycle.model.compiled import momentum as of_numbers
 from onecycle.model.compiled import tiles as t
 from onecycle.model.compiled import vectors as v
-from onecycle.model.compiled.arrays import as_arrays
 from onecycle.model.compiled.meetings import FACTOR
 from onecycle.model.compiled.passes import stored
-from onecycle.model.compiled.places import WIDE
+from onecycle.model.compiled.places import WIDE, clear
 from onecycle.model.compiled.products import begin, end, follow
-from onecycle.model.compiled.room import tensors
+from onecycle.model.compiled.room import room
 
 TILE = t.ROWS * t.ROW  # bytes
 
@@ -33,47 +32,40 @@ def move(
     iterations: int,
     eps: float,
 ) -> None:
-    """Move `parameter` (rows, columns) and its `velocity` by `gradient`, all in fp32.
+    """Move `parameter` and its `velocity` by `gradient`, all in fp32.
 
-    `terms` are the polynomial's linear, cubic and quintic one, `eps` is added to the norm. Rows
-    are a multiple of 32, and not more than columns.
+    They lie in memory as matrices with a row for each of `parameter`'s first dimension, a multiple
+    of 32 and not more than columns. `terms` are the polynomial's linear, cubic and quintic one,
+    `eps` is added to the norm.
     """
-    rows, columns = parameter.shape
+    rows = len(parameter)
+    columns = parameter.numel() // rows
     steps, blocks = -(-columns // WIDE), rows // WIDE
-    matrices = as_arrays(parameter, gradient, velocity)
-    room = tensors(
-        ((2 * blocks, steps, t.ROWS, WIDE), torch.bfloat16),
-        ((blocks * steps, t.ROWS, WIDE), torch.int32),
-        ((2, rows, rows), torch.float32),
-        ((3, 2 * blocks, blocks, t.ROWS, WIDE), torch.bfloat16),
-        ((3, blocks, blocks, t.ROWS, WIDE), torch.int32),
-    )
-    room[0][:, columns // WIDE :] = 0  # what the last tiles have no numbers for
+    of_matrices = parameter.data_ptr(), gradient.data_ptr(), velocity.data_ptr()
     numbers = np.array([momentum, rate, *terms, eps], np.float32)
-    _move(t.configuration(), *matrices, numbers, iterations, *as_arrays(*room))
+    # The matrix in bf16 for both sides of a product, two sums, and three small ones for both sides.
+    small, whole = rows * rows * 2, blocks * steps * FACTOR
+    places = room(whole, whole, 4 * small, 3 * small, 3 * small)
+    _move(t.configuration(), of_matrices, (rows, columns), numbers, iterations, places)
 
 
 @compiled
-def _move(
-    config,
-    parameter,
-    gradient,
-    velocity,
-    numbers,
-    iterations,
-    ahead,
-    right,
-    sums,
-    lefts,
-    rights,
-):
+def _move(config, of_matrices, shape, numbers, iterations, room):
     momentum, rate, linear, cubic, quintic, eps = numbers
-    rows = len(parameter)
-    steps, blocks = ahead.shape[1], rows // WIDE
+    rows, columns = shape
+    steps, blocks = -(-columns // WIDE), rows // WIDE
+    of_ahead, of_right, of_sums, of_lefts, of_rights = room
+    of_parameter, of_gradient, of_velocity = of_matrices
+    parameter = carray(pointer(of_parameter), shape, np.float32)
+    gradient = carray(pointer(of_gradient), shape, np.float32)
+    velocity = carray(pointer(of_velocity), shape, np.float32)
+    ahead = carray(pointer(of_ahead), (2 * blocks, steps, t.ROWS, WIDE), np.uint16)
+    sums = carray(pointer(of_sums), (2, rows, rows), np.float32)
+    if columns % WIDE:  # the last tiles have no numbers for all of their places
+        for tile in range(2 * blocks):
+            clear(of_ahead + (tile * steps + steps - 1) * TILE, TILE)
     norm = np.sqrt(push(parameter, gradient, velocity, momentum, ahead))
     scale = np.float32(np.sqrt(np.float32(rows)) / norm)
-    of_ahead, of_right, of_sums = address(ahead), address(right), address(sums)
-    of_lefts, of_rights = address(lefts), address(rights)
     size = rows * rows * 2  # of each of the matrices on the left and right
     gram, polynomial, total = 0, 1, 2  # their places among those
     t.configure(config)

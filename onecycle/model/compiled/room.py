@@ -1,10 +1,8 @@
 """Memory that a thread keeps for what is computed in between, so that it stays in its cache."""
 
 import threading
-from math import prod
 
 import torch
-from torch import Tensor
 
 LINE = 64  # bytes of the cache's lines, on which all begins
 
@@ -26,13 +24,3 @@ def room(*sizes: int) -> tuple[int, ...]:
         places.append(start)
         start += size
     return tuple(places)
-
-
-def tensors(*kinds: tuple[tuple[int, ...], torch.dtype]) -> list[Tensor]:
-    """As `room`, uninitialized tensors, each of a shape and a type."""
-    sizes = [prod(shape) * dtype.itemsize for shape, dtype in kinds]
-    made = []
-    for place, size, (shape, dtype) in zip(room(*sizes), sizes, kinds, strict=True):
-        start = place - _kept.memory.data_ptr()
-        made.append(_kept.memory[start : start + size].view(dtype).view(shape))
-    return made
