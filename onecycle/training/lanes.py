@@ -35,6 +35,11 @@ class Lanes:
     def __init__(self, model: nn.Module, recipe: Recipe, machine: Machine, ranks: Ranks) -> None:
         count = number(recipe, machine, ranks)
         self.models = [model, *(_twin(model) for _ in range(count - 1))]
+        self._statistics = [statistics(each) for each in self.models]
+        # The largest first, so that what lanes add up is about as much.
+        every = list(zip(*(each.parameters() for each in self.models), strict=True))
+        every.sort(key=lambda them: -them[0].numel())
+        self._shares = [every[lane::count] for lane in range(count)]
         self._pool = None
         if count > 1:
             threads = (machine.threads // count,)
@@ -70,16 +75,12 @@ class Lanes:
     @torch.no_grad()
     def add_up(self) -> Tensor:
         """Leave the gradients and the step's statistics of all lanes to the model; their norm."""
-        every = list(zip(*(model.parameters() for model in self.models), strict=True))
-        every.sort(key=lambda them: -them[0].numel())  # so that shares are about as large
-        count = len(self.models)
-        shares = self.each(_add_gradients, [every[lane::count] for lane in range(count)])
-        found = [statistics(model) for model in self.models]
-        for all_, *others in zip(*found, strict=True):
+        norms_of_shares = self.each(_add_gradients, self._shares)
+        for all_, *others in zip(*self._statistics, strict=True):
             for some in others:
                 all_.add_(some)
                 some.zero_()
-        return get_total_norm([*shares, *found[0]])
+        return get_total_norm([*norms_of_shares, *self._statistics[0]])
 
     def each(self, work: Callable[[Any], T], items: list[Any]) -> list[T]:
         """`work` of each of `items`, which don't depend on one another, in the lanes' threads."""

@@ -269,14 +269,13 @@ def _update(
     A step is dropped if one before it was (`dropped`), or if anything in it is not finite.
     """
     norm_of_all = lanes.add_up()
-    sums = statistics(state.model)
-    learnt = [p for p in state.model.parameters() if p.requires_grad]
     if work.ranks.world > 1:
+        learnt = [p for p in state.model.parameters() if p.requires_grad]
         for parameter in learnt:
             if parameter.grad is None:  # a short batch has no images for some of the processes
                 parameter.grad = torch.zeros_like(parameter)
-    gradients = [p.grad for p in learnt if p.grad is not None]
-    work.ranks.add_up([*gradients, *sums, *found, norm_of_all])
+        gradients = [p.grad for p in learnt if p.grad is not None]
+        work.ranks.add_up([*gradients, *statistics(state.model), *found, norm_of_all])
     # One number that is finite only if all of them are; the device isn't waited for.
     dropped = dropped | ~torch.isfinite(norm_of_all + found[0])
     for norm in norms(state.model):
