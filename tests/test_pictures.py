@@ -122,7 +122,7 @@ def test_augmented_images_are_those_that_the_loop_gives_the_network(
 
     monkeypatch.setattr(loop, "_gradients", record)
     monkeypatch.setattr(loop, "_update", count)
-    state = SimpleNamespace(step=0, optimizers=[], model=None)
+    state = SimpleNamespace(step=0, optimizers=[], model=torch.nn.Identity())
     assert len(list(loop.fit(state, shown.dataset, recipe, machine, seed=5))) == 24
     given = []
     monkeypatch.setattr(pictures, "augmented", lambda *arguments: given.extend(arguments))

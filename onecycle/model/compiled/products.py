@@ -1,4 +1,4 @@
-"""Products of tiles: a convolution of maps that lie side by side, and its weights' gradient.
+"""Products of tiles: a convolution of maps that lie abreast, and its weights' gradient.
 
 AMX multiplies at its full rate if half of its tiles come from the first cache, and sums that go
 through the second one take as long as some products. So some tiles of pixels meet all weights
