@@ -100,8 +100,8 @@ def lead(abreast, run):
 
 @compiled
 def paired(abreast, run, steps):
-    """How many pairs of places of 32 channels `pair` makes room for."""
-    return lead(abreast, run) + steps * t.ROWS
+    """How many pairs of places of 32 channels `pair` makes room for, with what is read beyond."""
+    return lead(abreast, run) + steps * t.ROWS + WIDE
 
 
 @compiled

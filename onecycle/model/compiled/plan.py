@@ -151,7 +151,7 @@ def _back(table: NDArray[np.int64]) -> tuple[int, ...]:
         blocks * table[:, BACK_PLACES] * t.ROW,
         np.array(TOGETHER * SUMS),
         WIDE * steps * t.ROW,
-        parts * (paired(table[:, BACK_ABREAST], run, steps)) * 2 * t.ROW,
+        parts * paired(table[:, BACK_ABREAST], run, steps) * 2 * t.ROW,
         table[:, BROAD] * t.ROW,
     )
     return tuple(int(size.max()) for size in sizes)
