@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from onecycle.datasets import augment
+from onecycle.datasets.pixels import by_index, moved
 from onecycle.recipe.schema import AugmentSpec
 
 FIELDS = ("order", "top", "left", "flip", "cut_top", "cut_left", "cut_side")
@@ -84,6 +85,18 @@ def test_apply_equals_the_slow_reference(
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images.numpy(), expected)
     np.testing.assert_array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize("pad", [0, 4, 15])
+def test_pixels_are_moved_alike_on_every_device(pad, zero):
+    draw = np.random.default_rng(pad)
+    pixels = torch.from_numpy(draw.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8))
+    rows, choices = torch.from_numpy(draw.integers(0, [[40], [24]], (2, 20)))
+    plan = augment.draw(AugmentSpec(pad=pad, flip="random"), 24, 16, 0, 0)
+    told = pixels, rows, choices, (plan.top, plan.left, plan.flip), pad, zero
+    assert plan.flip.any() and not plan.flip.all()
+    assert torch.equal(by_index(*told), moved(*told))
 
 
 def test_images_are_untouched_when_everything_is_off():

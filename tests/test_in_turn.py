@@ -39,8 +39,7 @@ def test_layers_in_turn_are_torchs(groups, plus):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "fp32"):
             y = (in_turn if way == "fp32" else way)(here, layers, more)
         y.backward(gradient.to(y.dtype))
-        names = [(each.norm, name) for each in layers for name in ("step_mean", "step_var")]
-        statistics = [getattr(norm, name) for norm, name in names]
+        statistics = [sums for each in layers for sums in each.norm.step]
         weights = [parameter for each in layers for parameter in (each.conv.weight, each.norm.bias)]
         learnt = [parameter.grad for parameter in weights]
         added = [more.grad] if plus else []

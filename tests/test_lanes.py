@@ -145,17 +145,17 @@ def test_what_all_lanes_found_is_added_up_with_its_norm(tiny, make_recipe, machi
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, lane + 1.0)
             for norm in norms(model):
-                norm.step_mean.fill_(lane + 1.0)
+                norm.step.fill_(lane + 1.0)
         if lost:
             next(all_.models[-1].parameters()).grad[0] = torch.inf
         found = all_.add_up()
         model, *twins = all_.models
         total, learnt = sum(range(1, machine.threads + 1)), list(model.parameters())
         assert all(parameter.grad[-1].eq(total).all() for parameter in learnt)
-        assert all(norm.step_mean.eq(total).all() for norm in norms(model))
+        assert all(norm.step.eq(total).all() for norm in norms(model))
         assert all(parameter.grad is None for twin in twins for parameter in twin.parameters())
-        assert all(norm.step_mean.eq(0).all() for twin in twins for norm in norms(twin))
-        count = sum(p.numel() for p in learnt) + sum(n.step_mean.numel() for n in norms(model))
+        assert all(norm.step.eq(0).all() for twin in twins for norm in norms(twin))
+        count = sum(p.numel() for p in learnt) + sum(n.step.numel() for n in norms(model))
         expected = torch.inf if lost else total * count**0.5
         torch.testing.assert_close(float(found), expected, rtol=1e-5, atol=0)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from onecycle import machine as machines
-from onecycle.datasets import augment
+from onecycle.datasets.pixels import resized
 from onecycle.errors import RecipeError
 from onecycle.model.layers import MOMENTUM, GhostBatchNorm
 from onecycle.recipe import book
@@ -48,7 +48,7 @@ def test_growth_is_told_in_epochs_of_this_run_and_pixels(make_recipe):
 @pytest.mark.parametrize(("size", "to"), [(32, 16), (32, 24), (32, 20), (16, 12)])
 def test_resized_images_are_pillows_bilinear_ones(size, to):
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
-    ours = augment.resized(torch.from_numpy(pixels), to)
+    ours = resized(torch.from_numpy(pixels), to)
     assert ours.shape == (3, to, to, 3) and ours.dtype == torch.float32
     for image, small in zip(pixels, ours, strict=True):
         theirs = np.asarray(Image.fromarray(image).resize((to, to), Image.Resampling.BILINEAR))
@@ -57,7 +57,7 @@ def test_resized_images_are_pillows_bilinear_ones(size, to):
 
 def test_images_of_full_size_stay_bytes():
     pixels = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
-    assert augment.resized(pixels, 16) is pixels
+    assert resized(pixels, 16) is pixels
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,15 @@ Taylor's, 2017, whose squares may cross the border; cifar10-fast's lie inside th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from onecycle.datasets import mixing, policies
 from onecycle.datasets.mixing import Answers, Mixing
+from onecycle.datasets.pixels import lit, moved
 from onecycle.datasets.policies import Policy
 from onecycle.recipe.schema import AugmentSpec
 
@@ -106,15 +105,9 @@ def apply(
     `pixels` (M, H, W, 3) uint8 holds the originals, `rows` (n,) says which of them, `positions`
     (n,) which rows of choices in `plan`; `fill` (3,) uint8 is the colour of the cutout.
     """
-    size = pixels.shape[1]
-    line = torch.arange(size, device=pixels.device)
-    flip = plan.flip[positions, None]
-    y = line + plan.top[positions, None] - spec.pad
-    x = torch.where(flip, size - 1 - line, line) + plan.left[positions, None] - spec.pad
-    source_y, source_x = _inside(y, size, spec.pad_mode), _inside(x, size, spec.pad_mode)
-    images = _picked(pixels, rows, source_y, source_x)
-    if spec.pad and spec.pad_mode == "zero":
-        images[((source_y != y)[:, :, None] | (source_x != x)[:, None, :])] = 0
+    places, zero = (plan.top, plan.left, plan.flip), spec.pad > 0 and spec.pad_mode == "zero"
+    images = moved(pixels, rows, positions, places, spec.pad, zero)
+    line = torch.arange(pixels.shape[1], device=pixels.device)
     if spec.cutout:
         side = plan.cut_side[positions, None]
         cut_y = _within(line, plan.cut_top[positions, None], side)
@@ -125,31 +118,6 @@ def apply(
         rows_in, columns_in = _within(line, top, height), _within(line, left, width)
         images[rows_in[:, :, None] & columns_in[:, None, :]] = fill
     return images
-
-
-def _picked(pixels: Tensor, rows: Tensor, ys: Tensor, xs: Tensor) -> Tensor:
-    """Rows `ys` and columns `xs` (n, side) of images `rows` (n,), (n, side, side, 3)."""
-    if pixels.device.type == "cpu":
-        from onecycle.datasets import gather  # slow to import
-
-        images = pixels.new_empty(len(rows), ys.shape[1], xs.shape[1], 3)
-        gather.pick(*(tensor.numpy() for tensor in (pixels, rows, ys, xs, images)))
-        return images
-    height, width = pixels.shape[1:3]
-    index = ((rows[:, None] * height + ys)[:, :, None] * width + xs[:, None, :]).view(-1)
-    return pixels.view(-1, 3).index_select(0, index).view(*ys.shape, xs.shape[1], 3)
-
-
-def _lit(images: Tensor, factors: Tensor, more: Tensor) -> Tensor:
-    """`images` (n, H, W, 3) times `factors` (n,), plus `more` (n,), in fp32."""
-    if images.device.type == "cpu" and images.dtype is torch.uint8:
-        from onecycle.datasets import gather  # slow to import
-
-        made = torch.empty(images.shape)
-        numbers = images.flatten(1), factors.contiguous(), more.contiguous(), made.flatten(1)
-        gather.light(*(tensor.numpy() for tensor in numbers))
-        return made
-    return (images * factors.view(-1, 1, 1, 1)).add_(more.view(-1, 1, 1, 1))
 
 
 def given(
@@ -172,7 +140,7 @@ def given(
         if plan.policy is not None:
             images = policies.apply(spec, images, plan.policy, choices, fill)
         if plan.light is not None:
-            images = _lit(images, *plan.light[choices].unbind(1))
+            images = lit(images, plan.light, choices)
         return images
 
     if plan.mixing is None:
@@ -188,30 +156,6 @@ def answers(labels: Tensor, plan: Plan, places: Tensor) -> Answers:
         return Answers(own)
     others = labels[plan.order[plan.mixing.partner[places]]]
     return Answers(own, others, plan.mixing.own[places])
-
-
-def resized(images: Tensor, side: int) -> Tensor:
-    """(n, H, W, 3) uint8 or float as float (n, side, side, 3), averaged over the pixels that merge.
-
-    Images that have that size already are given back as they are. Rows and columns are multiplied
-    by what `torch.nn.functional.interpolate` makes of them, which takes three times as long.
-    """
-    count, height, width, channels = images.shape
-    if height == side:
-        return images
-    each = torch.eye(channels, device=images.device)
-    across = torch.kron(_shrinking(width, side, images.device), each)
-    lines = images.float().view(count * height, width * channels) @ across
-    down = _shrinking(height, side, images.device).T
-    small = down @ lines.view(count, height, side * channels)
-    return small.view(count, side, side, channels)
-
-
-@cache
-def _shrinking(size: int, side: int, device: torch.device) -> Tensor:
-    """What each of `size` pixels in a line counts in `side` ones, (size, side)."""
-    lines = torch.eye(size, device=device)[None, None]
-    return F.interpolate(lines, (size, side), mode="bilinear", antialias=True)[0, 0]
 
 
 def _stream(seed: int, epoch: int, kind: int) -> np.random.Generator:
@@ -283,14 +227,6 @@ def _draw_light(spec: AugmentSpec, count: int, stream: np.random.Generator) -> T
     factor = 1 + spec.contrast * contrast
     more = WHITE * spec.brightness * brightness + GREY * (1 - factor)
     return torch.from_numpy(np.stack([factor, more], axis=1)).float()
-
-
-def _inside(place: Tensor, size: int, mode: str) -> Tensor:
-    """Rows or columns of the image that stand for `place`, which may lie outside of it."""
-    if mode == "zero":
-        return place.clamp(0, size - 1)
-    place = place.abs()
-    return torch.where(place >= size, 2 * (size - 1) - place, place)
 
 
 def _within(line: Tensor, first: Tensor, length: Tensor) -> Tensor:

@@ -56,8 +56,7 @@ class GhostBatchNorm(nn.Module):
     weight: Tensor
     running_mean: Tensor
     running_var: Tensor
-    step_mean: Tensor
-    step_var: Tensor
+    step: Tensor  # (2, C), the sums of a step's means and variances, each times its images
 
     def __init__(self, channels: int, *, scale: bool = True) -> None:
         super().__init__()
@@ -68,8 +67,7 @@ class GhostBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("step_mean", torch.zeros(channels), persistent=False)
-        self.register_buffer("step_var", torch.zeros(channels), persistent=False)
+        self.register_buffer("step", torch.zeros(2, channels), persistent=False)
         self.groups = 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,16 +83,13 @@ class GhostBatchNorm(nn.Module):
         ys, means, variances = zip(
             *(self._normalize(p, pool, activation) for p in parts), strict=True
         )
-        self.note(sizes, means, variances)
+        self.note(sizes, map(torch.stack, zip(means, variances, strict=True)))
         return ys[0] if self.groups == 1 else torch.cat(ys)
 
-    def note(
-        self, sizes: Iterable[int], means: Iterable[Tensor], variances: Iterable[Tensor]
-    ) -> None:
-        """Take the statistics of groups of `sizes` images into those of the step."""
-        for size, mean, variance in zip(sizes, means, variances, strict=True):
-            self.step_mean.add_(mean, alpha=size)
-            self.step_var.add_(variance, alpha=size)
+    def note(self, sizes: Iterable[int], found: Iterable[Tensor]) -> None:
+        """Take the mean and variance (2, C) of each group of `sizes` images into the step's."""
+        for size, both in zip(sizes, found, strict=True):
+            self.step.add_(both, alpha=size)
 
     def _normalize(self, x: Tensor, pool: bool, activation: str) -> tuple[Tensor, Tensor, Tensor]:
         if fused.possible(x, pool):
@@ -109,7 +104,7 @@ class GhostBatchNorm(nn.Module):
         if x.numel() == x.shape[1]:  # one value a channel: its own mean, and nothing of a variance
             y = x * 0 * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
             return y, x.detach().float().flatten(), self.running_var
-        mean, var = torch.zeros_like(self.step_mean), torch.zeros_like(self.step_var)
+        mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         # With momentum 1 the two are overwritten by this group's own statistics.
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS), mean, var
 
@@ -118,12 +113,35 @@ class GhostBatchNorm(nn.Module):
 
         Where `dropped`, a truth on the device, holds, they stay as they were.
         """
-        for running, step in (
-            (self.running_mean, self.step_mean),
-            (self.running_var, self.step_var),
-        ):
-            running.lerp_(torch.where(dropped, running, step / images), MOMENTUM)
-            step.zero_()
+        _fold([self], self.step, images, dropped)
+
+
+class Statistics:
+    """The batch norms of a model, and what they find in a step, in one tensor of `sums`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.norms = list(norms(model))
+        self.sums = torch.cat([norm.step for norm in self.norms], 1)
+        for norm, step in zip(self.norms, _split(self.norms, self.sums), strict=True):
+            norm.step = step
+
+    def fold(self, images: int, dropped: Tensor) -> None:
+        """`GhostBatchNorm.fold` of all."""
+        _fold(self.norms, self.sums, images, dropped)
+
+
+def _fold(norms: list[GhostBatchNorm], sums: Tensor, images: int, dropped: Tensor) -> None:
+    found = torch.where(dropped, 0.0, sums / images)
+    share = torch.where(dropped, 0.0, MOMENTUM)
+    for norm, (mean, variance) in zip(norms, _split(norms, found), strict=True):
+        norm.running_mean.lerp_(mean, share)
+        norm.running_var.lerp_(variance, share)
+    sums.zero_()
+
+
+def _split(norms: list[GhostBatchNorm], found: Tensor) -> tuple[Tensor, ...]:
+    """What was found of all channels, by norms."""
+    return torch.split(found, [len(norm.bias) for norm in norms], -1)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -204,11 +222,8 @@ def _by_tiles(x: Tensor, layers: Sequence[Layer], plus: Tensor | None) -> Tensor
         statistics = [(norm.running_mean, norm.running_var) for norm in norms]
         return tiled.judged(x, told, statistics, EPS, plus)
     y, found = tiled.in_turn(x, sizes, told, EPS, plus)
-    start = 0
-    for norm in norms:
-        end = start + len(norm.bias)
-        norm.note(sizes, found[:, 0, start:end], found[:, 1, start:end])
-        start = end
+    for norm, part in zip(norms, _split(norms, found), strict=True):
+        norm.note(sizes, part)
     return y
 
 

@@ -118,11 +118,12 @@ def _packed(layers: Sequence[TiledLayer]) -> list[tuple[Tensor, Tensor]]:
     from onecycle.model.compiled import packing  # slow to import
 
     convs = [layer.conv for layer in layers]
-    make = [partial(packing.packed, conv.weight.detach()) for conv in convs]
-    for conv, packed in zip(convs, make, strict=True):
+    make = [(conv, partial(packing.packed, conv.weight.detach())) for conv in convs]
+    # The largest first, so that no lane waits for one at the end.
+    for conv, packed in sorted(make, key=lambda both: -both[0].weight.numel()):
         if conv.training:
             conv.made.ahead("packed", packed)
-    return [conv.once("packed", packed) for conv, packed in zip(convs, make, strict=True)]
+    return [conv.once("packed", packed) for conv, packed in make]
 
 
 def _affine(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:

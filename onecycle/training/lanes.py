@@ -17,7 +17,7 @@ from torch.nn.utils import get_total_norm
 
 from onecycle.machine import Machine
 from onecycle.model.convolution import Conv3x3
-from onecycle.model.layers import group_count, norms
+from onecycle.model.layers import Statistics, group_count, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 
@@ -35,7 +35,8 @@ class Lanes:
     def __init__(self, model: nn.Module, recipe: Recipe, machine: Machine, ranks: Ranks) -> None:
         count = number(recipe, machine, ranks)
         self.models = [model, *(_twin(model) for _ in range(count - 1))]
-        self._statistics = [statistics(each) for each in self.models]
+        self._statistics = [Statistics(each) for each in self.models]
+        self.statistics = self._statistics[0]
         # The largest first, so that what lanes add up is about as much.
         every = list(zip(*(each.parameters() for each in self.models), strict=True))
         every.sort(key=lambda them: -them[0].numel())
@@ -76,11 +77,10 @@ class Lanes:
     def add_up(self) -> Tensor:
         """Leave the gradients and the step's statistics of all lanes to the model; their norm."""
         norms_of_shares = self.each(_add_gradients, self._shares)
-        for all_, *others in zip(*self._statistics, strict=True):
-            for some in others:
-                all_.add_(some)
-                some.zero_()
-        return get_total_norm([*norms_of_shares, *self._statistics[0]])
+        for others in self._statistics[1:]:
+            self.statistics.sums.add_(others.sums)
+            others.sums.zero_()
+        return get_total_norm([*norms_of_shares, self.statistics.sums])
 
     def each(self, work: Callable[[Any], T], items: list[Any]) -> list[T]:
         """`work` of each of `items`, which don't depend on one another, in the lanes' threads."""
@@ -135,11 +135,6 @@ def _twin(model: nn.Module) -> nn.Module:
 def _convolutions(model: nn.Module) -> list[Conv3x3]:
     """The convolutions of `model` that keep what they make of their weights."""
     return [module for module in model.modules() if isinstance(module, Conv3x3)]
-
-
-def statistics(model: nn.Module) -> list[Tensor]:
-    """The sums over a step's groups that the batch norms of `model` keep."""
-    return [sums for norm in norms(model) for sums in (norm.step_mean, norm.step_var)]
 
 
 @torch.no_grad()

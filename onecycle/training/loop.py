@@ -14,6 +14,7 @@ from onecycle.datasets import augment
 from onecycle.datasets.dataset import Dataset
 from onecycle.datasets.feed import Feed
 from onecycle.datasets.mixing import Answers
+from onecycle.datasets.pixels import resized
 from onecycle.errors import RecipeError
 from onecycle.machine import Machine
 from onecycle.model.build import NETWORKS
@@ -21,7 +22,7 @@ from onecycle.model.layers import group_count, group_sizes, norms
 from onecycle.ranks import ALONE, Ranks
 from onecycle.recipe.schema import Recipe
 from onecycle.training import optim
-from onecycle.training.lanes import Lanes, statistics
+from onecycle.training.lanes import Lanes
 from onecycle.training.muon import Muon
 from onecycle.training.schedule import Timetable, side, timetable
 from onecycle.training.state import TrainState
@@ -197,7 +198,7 @@ def _in_lanes(
 
     def one(model: nn.Module, lane: Ranks) -> tuple[Tensor, Tensor]:
         mine = portion(part, lane)
-        images = augment.resized(given(mine.images), work.side)
+        images = resized(given(mine.images), work.side)
         return _gradients(work, model, mine, images, answers[mine.images])
 
     losses, correct = zip(*lanes.run(one), strict=True)
@@ -275,11 +276,10 @@ def _update(
             if parameter.grad is None:  # a short batch has no images for some of the processes
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in learnt if p.grad is not None]
-        work.ranks.add_up([*gradients, *statistics(state.model), *found, norm_of_all])
+        work.ranks.add_up([*gradients, lanes.statistics.sums, *found, norm_of_all])
     # One number that is finite only if all of them are; the device isn't waited for.
     dropped = dropped | ~torch.isfinite(norm_of_all + found[0])
-    for norm in norms(state.model):
-        norm.fold(work.images, dropped)
+    lanes.statistics.fold(work.images, dropped)
     for optimizer in state.optimizers:
         if work.machine.loss_scale != 1:
             for group in optimizer.param_groups:
