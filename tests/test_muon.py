@@ -90,6 +90,23 @@ def test_products_in_bf16_give_nearly_the_same_step_of_weights_in_fp32():
     assert 0 < off < 0.05
 
 
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32, 3, 3)], ids=["matrix", "convolution"])
+@pytest.mark.parametrize("rank", [1, 3, 20])
+@pytest.mark.parametrize("iterations", [3, 4, 5, 7])
+def test_directions_that_a_gradient_lacks_stay_small(iterations, rank, shape):
+    draw = torch.Generator().manual_seed(rank)
+    rows, columns = shape[0], torch.Size(shape[1:]).numel()
+    lie = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    thin = torch.randn(rows, rank, generator=draw), torch.randn(rank, columns, generator=draw)
+    weight = torch.nn.Parameter(torch.ones(shape).to(memory_format=lie))
+    weight.grad = (thin[0] @ thin[1]).view(shape).contiguous(memory_format=lie)
+    optimizer = Muon([weight], 1.0, momentum=0.6, iterations=iterations)
+    before = weight.detach() / columns**0.5
+    with Machine("cpu", "bf16", 1, "").autocast_updates():
+        optimizer.step()
+    assert torch.linalg.matrix_norm((weight.detach() - before).flatten(1), 2) < 2
+
+
 def test_products_of_gradients_are_not_in_fp16():
     with Machine("cpu", "fp16", 1, "").autocast_updates():
         assert not torch.is_autocast_enabled("cpu")

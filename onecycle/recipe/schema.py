@@ -127,7 +127,7 @@ class MuonSpec(_Spec):
     """Muon, for convolutions: an orthogonal step, after which a filter bank keeps its norm."""
 
     momentum: float = Field(ge=0, lt=1, description="Nesterov's")
-    iterations: int = Field(ge=1, description="of Newton-Schulz")
+    iterations: int = Field(ge=1, le=7, description="of Newton-Schulz")
 
 
 class OptimizersSpec(_Spec):

@@ -11,6 +11,10 @@ from onecycle.machine import has_tiles
 # The quintic polynomial of Jordan's Newton-Schulz iteration: steepest at zero, where it matters.
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 EPS = 1e-7
+# Rounding makes some eigenvalues of a Gram matrix negative, and an iteration multiplies them by the
+# square of LINEAR. After more iterations than these (in fp32 more than a recipe may have) they would
+# be larger than all others.
+IN_BF16 = 3
 
 
 def one_by_one(work: Callable[[Any], None], items: list[Any]) -> None:
@@ -24,8 +28,9 @@ class Muon(torch.optim.Optimizer):
 
     Before each step a parameter is scaled to the norm sqrt(outputs), as in
     KellerJordan/cifar10-airbench (`airbench94_muon.py`), so that the rate says by what share of
-    itself it changes; weight decay would have no effect. `momentum` is 0 to 1; `iterations` are
-    those of Newton-Schulz. If `found_inf`, a scalar on the device, is 1, a step changes nothing.
+    itself it changes; weight decay would have no effect. `momentum` is 0 to 1; `iterations`, one to
+    seven, are those of Newton-Schulz, in fp32 if there are more than three. If `found_inf`, a
+    scalar on the device, is 1, a step changes nothing.
     """
 
     def __init__(self, params: Any, lr: float, *, momentum: float, iterations: int) -> None:
@@ -69,6 +74,10 @@ class Muon(torch.optim.Optimizer):
         """Move `parameter`; matrices are multiplied in `products`, by default their own type."""
         velocity = self.state[parameter]["momentum_buffer"]
         momentum, rate, iterations = group["momentum"], group["lr"], group["iterations"]
+        if iterations > IN_BF16 and products is not None:
+            with torch.autocast(parameter.device.type, enabled=False):
+                self._move(parameter, gradient, group, None)
+            return
         if _by_tiles(parameter, velocity, products):
             from onecycle.model.compiled import newton_schulz  # slow to import
 
