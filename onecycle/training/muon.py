@@ -12,8 +12,8 @@ from onecycle.machine import has_tiles
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 EPS = 1e-7
 # Rounding makes some eigenvalues of a Gram matrix negative, and an iteration multiplies them by the
-# square of LINEAR. After more iterations than these (in fp32 more than a recipe may have) they would
-# be larger than all others.
+# square of LINEAR. After more iterations than these (in fp32 more than a recipe may have) they are
+# larger than all others.
 IN_BF16 = 3
 
 
