@@ -121,7 +121,7 @@ class Statistics:
 
     def __init__(self, model: nn.Module) -> None:
         self.norms = list(norms(model))
-        self.sums = torch.cat([norm.step for norm in self.norms], 1)
+        self.sums = torch.cat([norm.step for norm in self.norms] or [torch.zeros(2, 0)], 1)
         for norm, step in zip(self.norms, _split(self.norms, self.sums), strict=True):
             norm.step = step
 
