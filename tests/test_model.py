@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from onecycle.model.build import build, parameter_count
-from onecycle.model.layers import GhostBatchNorm, group_sizes, norms
+from onecycle.model.layers import GhostBatchNorm, Statistics, group_sizes, norms
 from onecycle.recipe.schema import ModelSpec
 
 
@@ -37,8 +37,7 @@ def set_groups(model, groups):
 def after_some_training(model):
     """`model` in eval mode, with running statistics other than the first ones."""
     model.train()(some_images(8, seed=9))
-    for norm in norms(model):
-        norm.fold(8, dropped=torch.tensor(False))
+    Statistics(model).fold(8, dropped=torch.tensor(False))
     return model.eval()
 
 
@@ -138,7 +137,7 @@ def test_one_group_is_torchs_batch_norm():
         outputs = ours(inputs[0]), torchs(inputs[1])
         for output in outputs:
             (output * weights).sum().backward()
-        ours.fold(len(weights), dropped=torch.tensor(False))
+        Statistics(ours).fold(len(weights), dropped=torch.tensor(False))
         assert_close(*outputs)
         assert_close(inputs[0].grad, inputs[1].grad)
     for name, parameter in ours.named_parameters():
@@ -157,7 +156,7 @@ def test_groups_are_normalised_apart_and_their_statistics_averaged_over_images(g
     parts = x.split(group_sizes(10, groups))
     expected = [nn.functional.batch_norm(part, None, None, training=True) for part in parts]
     assert_close(norm(x), torch.cat(expected))
-    norm.fold(10, dropped=torch.tensor(False))
+    Statistics(norm).fold(10, dropped=torch.tensor(False))
     mean = sum(len(part) * part.mean((0, 2, 3)) for part in parts) / 10
     variance = sum(len(part) * part.var((0, 2, 3)) for part in parts) / 10
     assert_close(norm.running_mean, 0.1 * mean)
@@ -168,10 +167,10 @@ def test_running_statistics_move_in_fold_only_and_once():
     norm = GhostBatchNorm(5)
     norm(activations(4))
     assert torch.equal(norm.running_mean, torch.zeros(5))
-    norm.fold(4, dropped=torch.tensor(False))
+    Statistics(norm).fold(4, dropped=torch.tensor(False))
     moved = norm.running_mean.clone()
     norm(activations(4))
-    norm.fold(4, dropped=torch.tensor(False))
+    Statistics(norm).fold(4, dropped=torch.tensor(False))
     assert_close(norm.running_mean, 1.9 * moved)
     norm.eval()(activations(4, seed=1))
     assert_close(norm.running_mean, 1.9 * moved)
@@ -186,8 +185,7 @@ def gradients_and_statistics(model, images, cuts):
         logits.append(model(images[start : start + count]))
         logits[-1].square().sum().backward()
         start += count
-    for norm in norms(model):
-        norm.fold(start, dropped=torch.tensor(False))
+    Statistics(model).fold(start, dropped=torch.tensor(False))
     gradients = [parameter.grad for parameter in model.parameters()]
     return [torch.cat(logits), *gradients, *model.state_dict().values()]
 

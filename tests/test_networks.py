@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from onecycle.model.build import build, parameter_count
-from onecycle.model.layers import norms
+from onecycle.model.layers import Statistics, norms
 from onecycle.model.whitening import Whitening
 from onecycle.recipe import book
 from onecycle.recipe.schema import ModelSpec
@@ -212,7 +212,7 @@ def test_a_step_on_the_whole_batch_is_that_of_torchs_batch_norm(make_data, name,
     for theirs, parameter in zip(plain.parameters(), ours.parameters(), strict=True):
         assert_close(parameter.grad, theirs.grad)
     for theirs, norm in zip(batch_norms(plain), norms(ours), strict=True):
-        norm.fold(len(pixels), dropped=torch.tensor(False))
+        Statistics(norm).fold(len(pixels), dropped=torch.tensor(False))
         assert_close(norm.running_mean, theirs.running_mean)
         assert_close(norm.running_var, theirs.running_var)
 

@@ -105,17 +105,17 @@ def apply(
     `pixels` (M, H, W, 3) uint8 holds the originals, `rows` (n,) says which of them, `positions`
     (n,) which rows of choices in `plan`; `fill` (3,) uint8 is the colour of the cutout.
     """
-    places, zero = (plan.top, plan.left, plan.flip), spec.pad > 0 and spec.pad_mode == "zero"
+    size, places = pixels.shape[1], (plan.top, plan.left, plan.flip)
+    zero = spec.pad > 0 and spec.pad_mode == "zero"
     images = moved(pixels, rows, positions, places, spec.pad, zero)
-    line = torch.arange(pixels.shape[1], device=pixels.device)
     if spec.cutout:
         side = plan.cut_side[positions, None]
-        cut_y = _within(line, plan.cut_top[positions, None], side)
-        cut_x = _within(line, plan.cut_left[positions, None], side)
+        cut_y = _within(size, plan.cut_top[positions, None], side)
+        cut_x = _within(size, plan.cut_left[positions, None], side)
         images[cut_y[:, :, None] & cut_x[:, None, :]] = fill
     if spec.erasing:
         top, left, height, width = plan.erased[positions, :, None].unbind(1)
-        rows_in, columns_in = _within(line, top, height), _within(line, left, width)
+        rows_in, columns_in = _within(size, top, height), _within(size, left, width)
         images[rows_in[:, :, None] & columns_in[:, None, :]] = fill
     return images
 
@@ -229,5 +229,7 @@ def _draw_light(spec: AugmentSpec, count: int, stream: np.random.Generator) -> T
     return torch.from_numpy(np.stack([factor, more], axis=1)).float()
 
 
-def _within(line: Tensor, first: Tensor, length: Tensor) -> Tensor:
+def _within(size: int, first: Tensor, length: Tensor) -> Tensor:
+    """Which of `size` rows or columns are among `length` from `first`, (n, 1) each; (n, size)."""
+    line = torch.arange(size, device=first.device)
     return (line >= first) & (line < first + length)

@@ -48,9 +48,9 @@ class Normalize(nn.Module):
 class GhostBatchNorm(nn.Module):
     """Batch norm over each of `groups` parts of its input (Hoffer et al. 2017).
 
-    The running statistics change once a training step, in `fold`: by the mean over the step's
-    images of their groups' statistics. So they depend neither on the order of the groups nor on
-    how many were computed at once; with one group they are torch's BatchNorm2d's.
+    The running statistics change once a training step, in `Statistics.fold`: by the mean over the
+    step's images of their groups' statistics. So they depend neither on the order of the groups nor
+    on how many were computed at once; with one group they are torch's BatchNorm2d's.
     """
 
     weight: Tensor
@@ -108,13 +108,6 @@ class GhostBatchNorm(nn.Module):
         # With momentum 1 the two are overwritten by this group's own statistics.
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, 1.0, EPS), mean, var
 
-    def fold(self, images: int, dropped: Tensor) -> None:
-        """Move the running statistics by those of the step's `images`, and forget the latter.
-
-        Where `dropped`, a truth on the device, holds, they stay as they were.
-        """
-        _fold([self], self.step, images, dropped)
-
 
 class Statistics:
     """The batch norms of a model, and what they find in a step, in one tensor of `sums`."""
@@ -126,17 +119,16 @@ class Statistics:
             norm.step = step
 
     def fold(self, images: int, dropped: Tensor) -> None:
-        """`GhostBatchNorm.fold` of all."""
-        _fold(self.norms, self.sums, images, dropped)
+        """Move the running statistics by those of the step's `images`, and forget the latter.
 
-
-def _fold(norms: list[GhostBatchNorm], sums: Tensor, images: int, dropped: Tensor) -> None:
-    found = torch.where(dropped, 0.0, sums / images)
-    share = torch.where(dropped, 0.0, MOMENTUM)
-    for norm, (mean, variance) in zip(norms, _split(norms, found), strict=True):
-        norm.running_mean.lerp_(mean, share)
-        norm.running_var.lerp_(variance, share)
-    sums.zero_()
+        Where `dropped`, a truth on the device, holds, they stay as they were.
+        """
+        found = torch.where(dropped, 0.0, self.sums / images)
+        share = torch.where(dropped, 0.0, MOMENTUM)
+        for norm, (mean, variance) in zip(self.norms, _split(self.norms, found), strict=True):
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance, share)
+        self.sums.zero_()
 
 
 def _split(norms: list[GhostBatchNorm], found: Tensor) -> tuple[Tensor, ...]:
