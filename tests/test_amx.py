@@ -139,7 +139,7 @@ def pooled(product):
     def run(product, targets, y, which):
         to, other = (address(targets), address(y), 0), (address(targets) + 128, address(y), 0)
         for unit in range(8):
-            put((address(product), beside, below, to, other, address(which)), unit)
+            put((address(product), beside, below, to, other, address(which), 0), unit)
 
     beside, below = 32 * 4, 16 * 32 * 4
     targets = np.full(32, -1)

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from onecycle.model.convolution import Conv3x3
 from onecycle.model.davidnet import Davidnet
 from onecycle.model.dilated import Dilated
 from onecycle.model.layers import Network
@@ -49,7 +50,11 @@ def build(spec: ModelSpec, data: Described, seed: int) -> Network:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return NETWORKS[spec.name](spec, len(data.classes), data.image_size, mean, std)
+        model = NETWORKS[spec.name](spec, len(data.classes), data.image_size, mean, std)
+    for module in model.modules():
+        if isinstance(module, Conv3x3):
+            module.int8 = spec.int8
+    return model
 
 
 def parameter_count(model: nn.Module) -> int:

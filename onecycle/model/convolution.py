@@ -75,6 +75,7 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
         self.made = Made(self.weight)
+        self.int8 = False  # in training, where that is faster
 
     def train(self, mode: bool = True) -> "Conv3x3":
         self.made.forget()

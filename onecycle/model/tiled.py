@@ -113,12 +113,15 @@ def judged(
     return y.permute(0, 3, 1, 2)
 
 
-def _packed(layers: Sequence[TiledLayer]) -> list[tuple[Tensor, Tensor]]:
+def _packed(layers: Sequence[TiledLayer]) -> list[tuple[Any, Any]]:
     """The convolutions' weights by `packing.packed`; several lanes share the work."""
-    from onecycle.model.compiled import packing  # slow to import
+    from onecycle.model.compiled import packing, plan  # slow to import
 
-    convs = [layer.conv for layer in layers]
-    make = [(conv, partial(packing.packed, conv.weight.detach())) for conv in convs]
+    convs, make = [layer.conv for layer in layers], []
+    for conv in convs:
+        whole = conv.int8 and conv.training
+        int8 = plan.in_int8(conv.in_channels, conv.out_channels) if whole else (False, False)
+        make.append((conv, partial(packing.packed, conv.weight.detach(), int8)))
     # The largest first, so that no lane waits for one at the end.
     for conv, packed in sorted(make, key=lambda both: -both[0].weight.numel()):
         if conv.training:
@@ -141,6 +144,7 @@ def _kinds(layers: Sequence[TiledLayer], plus: Tensor | None) -> tuple[Any, ...]
             layer.pool,
             ACTIVATIONS.index(layer.activation),
             plan.NOTHING if layer.plus is None else layer.plus,
+            layer.conv.int8 and layer.conv.training,
         )
         for layer in layers
     ]
@@ -164,7 +168,8 @@ class _InTurn(torch.autograd.Function):
         affine = _affine(learnt[2::4], learnt[3::4])
         ahead = [each for each, _ in packed]
         y, found, kept = amx.forward(maps, sizes, kinds, ahead, affine, eps, more)
-        ctx.save_for_backward(maps, *kept, *(each for _, each in packed))
+        ctx.save_for_backward(maps, *kept)
+        ctx.back = [each for _, each in packed]
         ctx.told = sizes, kinds, [each.shape[1] for each in learnt[::4]], learnt[1::4]
         ctx.mark_non_differentiable(found)
         return y.permute(0, 3, 1, 2), found
@@ -174,11 +179,11 @@ class _InTurn(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         from onecycle.model.compiled import amx  # slow to import
 
-        maps, memory, factors, *back = ctx.saved_tensors
+        maps, *kept = ctx.saved_tensors
         sizes, kinds, inputs, shifts = ctx.told
         of_x, of_plus = ctx.needs_input_grad[:2]
         given = gradients[0].permute(0, 2, 3, 1).contiguous()
-        found = amx.backward(maps, sizes, kinds, given, (memory, factors), back, of_x)
+        found = amx.backward(maps, sizes, kinds, given, tuple(kept), ctx.back, of_x)
         to_x, to_weights, to_norms = found
         learnt: list[Tensor | None] = []
         start = 0

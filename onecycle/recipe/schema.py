@@ -19,7 +19,7 @@ KINDS = {"schedule": schedules.KINDS}  # tables that come in several kinds
 # The networks, and what each has a way of its own for, so that these fields say nothing to it.
 SETTLED = {
     "davidnet": (),
-    "dilated": ("conv_bias", "fc_bias", "head"),
+    "dilated": ("conv_bias", "fc_bias", "head", "int8"),
     "resnet18": ("conv_bias", "fc_bias", "dropout", "head"),
     "speednet": ("conv_bias", "fc_bias", "dropout", "head"),
 }
@@ -46,6 +46,9 @@ class ModelSpec(_Spec):
     )
     statistics: Literal["data", "imagenet"] = Field(
         "data", description="the mean and deviation that pixels are standardized with"
+    )
+    int8: bool = Field(
+        False, description="where a CPU has AMX, wide convolutions learn from numbers of 8 bits"
     )
 
     @field_validator("name")

@@ -118,11 +118,11 @@ def targets(shape, size, pooled, first, here):
 
 
 @compiled
-def added(shape, filled, steps):
+def added(shape, filled, steps, each):
     """Which columns and pairs of `add_up` a tap lets meet, (products, 2), tap after tap.
 
     And where those of a tap (9) and of some steps that go together begin among them, and the last
-    end. Of `shape` is what is in the pairs; columns, so many `steps`, are `filled`.
+    end. Of `shape` is what is in the pairs; columns, `steps` of `each` places, are `filled`.
     """
     height, width, abreast, run = shape
     rows, columns = filled
@@ -140,12 +140,12 @@ def added(shape, filled, steps):
             start, end = row * run + left * abreast, row * run + right * abreast
             if abreast % WIDE:  # all rows at once, because they needn't begin with a step
                 start, end = low * run, high * run
-            for step in range(start // WIDE, -(-end // WIDE)):
+            for step in range(start // each, -(-end // each)):
                 while step >= (chunk + 1) * together:
                     chunk += 1
                     begins[tap, chunk] = count
                 places[count, 0] = step * t.ROWS * t.ROW
-                places[count, 1] = (shift + step * WIDE) // 2 * 2 * t.ROW
+                places[count, 1] = (shift + step * each) // (each // t.ROWS) * 2 * t.ROW
                 count += 1
             if abreast % WIDE:
                 break

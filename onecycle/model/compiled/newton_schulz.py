@@ -106,7 +106,9 @@ def _move(config, of_matrices, shape, numbers, iterations, room):
     for r in range(blocks):
         for c in range(steps):
             begin(of_sums, 4 * WIDE, True)
-            follow(left + 2 * r * blocks * TILE, blocks, of_right + c * blocks * FACTOR, blocks)
+            follow(
+                left + 2 * r * blocks * TILE, blocks, of_right + c * blocks * FACTOR, blocks, False
+            )
             end(of_sums, 4 * WIDE)
             settle(parameter, sums.reshape(-1), r * WIDE, c * WIDE, scale, factor)
     t.release()
@@ -198,5 +200,5 @@ def products(left, right, rows, columns, steps, result, stride):
         for c in range(columns):
             place = result + r * WIDE * stride + c * 4 * WIDE
             begin(place, stride, True)
-            follow(left + 2 * r * steps * TILE, steps, right + c * steps * FACTOR, steps)
+            follow(left + 2 * r * steps * TILE, steps, right + c * steps * FACTOR, steps, False)
             end(place, stride)

@@ -55,8 +55,13 @@ def normal(mean, squares, count, weight, bias, eps, factors):
 
 
 @compiled
-def activate(x, channels, count, activation, factors, plus, plus_stride, y):
-    """The activation of the normalized `x`, and `plus`, into `y`."""
+def activate(x, channels, count, activation, factors, plus, plus_stride, y, most):
+    """The activation of the normalized `x`, and `plus`, into `y`.
+
+    `most` (channels) gets the largest magnitudes of it, as the bits of fp32.
+    """
+    most[:] = 0
+    tops = address(most)
     stride = 2 * channels
     pixels = max(1, NEAR // stride)
     for start in range(0, count, pixels):
@@ -65,20 +70,24 @@ def activate(x, channels, count, activation, factors, plus, plus_stride, y):
             place = start * stride + block * 2 * WIDE
             more = plus + (place if plus_stride else 0)
             given, made, those = x + place, y + place, factors + block * FACTORS
+            top = tops + block * 4 * WIDE
             if activation == SILU:
-                p.activate_silu(given, made, stride, more, plus_stride, some, those)
+                p.activate_silu(given, made, stride, more, plus_stride, some, those, top)
             elif activation == RELU:
-                p.activate_relu(given, made, stride, more, plus_stride, some, those)
+                p.activate_relu(given, made, stride, more, plus_stride, some, those, top)
             else:
-                p.activate_none(given, made, stride, more, plus_stride, some, those)
+                p.activate_none(given, made, stride, more, plus_stride, some, those, top)
 
 
 @compiled
-def slopes(x, gradient, count, activation, factors, moved, to_norm):
+def slopes(x, gradient, count, activation, factors, moved, to_norm, most):
     """The gradient before the activation into `moved`, from that of its result.
 
-    `to_norm` gets the gradients of the batch norm's weight and bias.
+    `to_norm` gets the gradients of the batch norm's weight and bias, `most` (channels) the largest
+    magnitudes of `moved`, as the bits of fp32.
     """
+    most[:] = 0
+    tops = address(most)
     channels = to_norm.shape[1]
     stride, blocks = 2 * channels, channels // WIDE
     part, total = np.empty((blocks, 2, WIDE), np.float32), np.zeros((blocks, 2, WIDE))
@@ -92,12 +101,13 @@ def slopes(x, gradient, count, activation, factors, moved, to_norm):
                 place = start * stride + block * 2 * WIDE
                 given, that, made = x + place, gradient + place, moved + place
                 those, sums = of_factors + block * FACTORS, of_part + block * 8 * WIDE
+                top = tops + block * 4 * WIDE
                 if activation == SILU:
-                    p.slopes_silu(given, that, made, stride, some, those, sums)
+                    p.slopes_silu(given, that, made, stride, some, those, sums, top)
                 elif activation == RELU:
-                    p.slopes_relu(given, that, made, stride, some, those, sums)
+                    p.slopes_relu(given, that, made, stride, some, those, sums, top)
                 else:
-                    p.slopes_none(given, that, made, stride, some, those, sums)
+                    p.slopes_none(given, that, made, stride, some, those, sums, top)
         total += part
     for c in range(channels):
         to_norm[0, c] = total[c // WIDE, 1, c % WIDE] * factors[c // WIDE, 3, c % WIDE]

@@ -59,14 +59,14 @@ def _silu(builder, u):
     return y, back
 
 
-def _widened(builder, address, half):
+def widened(builder, address, half):
     """16 numbers in bf16, of one half of a pixel's, as fp32."""
     numbers = builder.load(at(builder, address, LONG(32 * half), HALVES), align=2)
     bits = builder.shl(builder.zext(numbers, WORDS), ir.Constant(WORDS, [16] * 16))
     return builder.bitcast(bits, FLOATS)
 
 
-def _pair(builder, address, offset=0):
+def two(builder, address, offset=0):
     """Two times 16 numbers in fp32."""
     return [floats(builder, address, offset), floats(builder, address, offset + HALF)]
 
@@ -76,7 +76,8 @@ def _set(builder, address, offset, numbers):
         builder.store(number, at(builder, address, LONG(offset + half * HALF), FLOATS), align=4)
 
 
-def _place(builder, start, stride, loop):
+def place_of(builder, start, stride, loop):
+    """Where the loop's is, of what begins at `start`."""
     return builder.add(start, builder.mul(loop.index, stride))
 
 
@@ -85,69 +86,100 @@ def _sums(builder, address, count):
     kept = []
     for number in range(count):
         kept.append(
-            [cgutils.alloca_once_value(builder, f) for f in _pair(builder, address, number * WHOLE)]
+            [cgutils.alloca_once_value(builder, f) for f in two(builder, address, number * WHOLE)]
         )
     return kept
 
 
-def _activate(kind):
-    """activate(x, y, stride, plus, plus_stride, count, factors): `kind` of x * scale + shift, plus.
+def _tops(builder, address):
+    """Variables that start as 32 magnitudes at `address`.
 
-    `factors` are scale and shift.
+    They are compared as whole numbers, by which infinity is larger, and what is no number.
+    """
+    numbers = (at(builder, address, LONG(half * HALF), WORDS) for half in range(2))
+    return [cgutils.alloca_once_value(builder, builder.load(n, align=4)) for n in numbers]
+
+
+def _note(builder, top, numbers):
+    bits = builder.and_(builder.bitcast(numbers, WORDS), ir.Constant(WORDS, [0x7FFFFFFF] * 16))
+    most = builder.load(top)
+    larger = builder.icmp_unsigned(">", bits, most)
+    builder.store(builder.select(larger, bits, most), top)
+
+
+def _set_tops(builder, address, tops):
+    for half, top in enumerate(tops):
+        place = at(builder, address, LONG(half * HALF), WORDS)
+        builder.store(builder.load(top), place, align=4)
+
+
+def _activate(kind):
+    """activate(x, y, stride, plus, plus_stride, count, factors, most): `kind` of x * scale + shift.
+
+    And plus. `factors` are scale and shift. At `most` the channels' largest magnitudes are kept.
     """
 
-    def typed(context, x, y, stride, plus, plus_stride, count, factors):
+    def typed(context, x, y, stride, plus, plus_stride, count, factors, most):
         def made(context, builder, signature, arguments):
-            x, y, stride, plus, plus_stride, count, factors = arguments
-            scale, shift = _pair(builder, factors), _pair(builder, factors, WHOLE)
+            x, y, stride, plus, plus_stride, count, factors, most = arguments
+            scale, shift = two(builder, factors), two(builder, factors, WHOLE)
+            tops = _tops(builder, most)
             with cgutils.for_range(builder, count) as loop:
-                source, target = _place(builder, x, stride, loop), _place(builder, y, stride, loop)
-                more, result = _place(builder, plus, plus_stride, loop), []
+                source, target = (
+                    place_of(builder, x, stride, loop),
+                    place_of(builder, y, stride, loop),
+                )
+                more, result = place_of(builder, plus, plus_stride, loop), []
                 for half in range(2):
-                    u = fma(builder, _widened(builder, source, half), scale[half], shift[half])
+                    u = fma(builder, widened(builder, source, half), scale[half], shift[half])
                     made = kind(builder, u)[0]
-                    result.append(builder.fadd(made, _widened(builder, more, half)))
+                    result.append(builder.fadd(made, widened(builder, more, half)))
+                    _note(builder, tops[half], result[-1])
                 keep(builder, *result, target)
+            _set_tops(builder, most, tops)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 7), made
+        return types.void(*[types.intp] * 8), made
 
     return intrinsic(typed)
 
 
 def _slopes(kind):
-    """slopes(x, gradient, result, stride, count, factors, sums): the gradient before `kind`.
+    """slopes(x, gradient, result, stride, count, factors, sums, most): the gradient before `kind`.
 
     `factors` are scale, shift and mean; added to `sums` are those of the result, and of its
-    products with what x is above its mean.
+    products with what x is above its mean. At `most` the largest magnitudes of it are kept.
     """
 
-    def typed(context, x, gradient, result, stride, count, factors, sums):
+    def typed(context, x, gradient, result, stride, count, factors, sums, most):
         def made(context, builder, signature, arguments):
-            x, gradient, result, stride, count, factors, sums = arguments
-            scale, shift, mean = (_pair(builder, factors, WHOLE * k) for k in range(3))
+            x, gradient, result, stride, count, factors, sums, most = arguments
+            tops = _tops(builder, most)
+            scale, shift, mean = (two(builder, factors, WHOLE * k) for k in range(3))
             ones, products = _sums(builder, sums, 2)
             with cgutils.for_range(builder, count) as loop:
                 source, given = (
-                    _place(builder, x, stride, loop),
-                    _place(builder, gradient, stride, loop),
+                    place_of(builder, x, stride, loop),
+                    place_of(builder, gradient, stride, loop),
                 )
                 found = []
                 for half in range(2):
-                    value = _widened(builder, source, half)
+                    value = widened(builder, source, half)
                     u = fma(builder, value, scale[half], shift[half])
-                    g = kind(builder, u)[1](_widened(builder, given, half))
+                    g = kind(builder, u)[1](widened(builder, given, half))
                     found.append(g)
+                    _note(builder, tops[half], g)
                     one, product = ones[half], products[half]
                     builder.store(builder.fadd(builder.load(one), g), one)
                     above = builder.fsub(value, mean[half])
                     builder.store(fma(builder, g, above, builder.load(product)), product)
-                keep(builder, *found, _place(builder, result, stride, loop))
+                keep(builder, *found, place_of(builder, result, stride, loop))
             _set(builder, sums, 0, map(builder.load, ones))
             _set(builder, sums, WHOLE, map(builder.load, products))
+            _set_tops(builder, most, tops)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 7), made
+        return types.void(*[types.intp] * 8), made
 
     return intrinsic(typed)
 
@@ -164,9 +196,9 @@ def add_up(context, x, stride, count, sums):
         x, stride, count, sums = arguments
         (totals,) = _sums(builder, sums, 1)
         with cgutils.for_range(builder, count) as loop:
-            source = _place(builder, x, stride, loop)
+            source = place_of(builder, x, stride, loop)
             for half, total in enumerate(totals):
-                value = _widened(builder, source, half)
+                value = widened(builder, source, half)
                 builder.store(builder.fadd(builder.load(total), value), total)
         _set(builder, sums, 0, map(builder.load, totals))
         return context.get_dummy_value()
@@ -180,11 +212,11 @@ def add_squares(context, x, stride, count, mean, sums):
 
     def made(context, builder, signature, arguments):
         x, stride, count, mean, sums = arguments
-        means, (totals,) = _pair(builder, mean), _sums(builder, sums, 1)
+        means, (totals,) = two(builder, mean), _sums(builder, sums, 1)
         with cgutils.for_range(builder, count) as loop:
-            source = _place(builder, x, stride, loop)
+            source = place_of(builder, x, stride, loop)
             for half, total in enumerate(totals):
-                above = builder.fsub(_widened(builder, source, half), means[half])
+                above = builder.fsub(widened(builder, source, half), means[half])
                 builder.store(fma(builder, above, above, builder.load(total)), total)
         _set(builder, sums, 0, map(builder.load, totals))
         return context.get_dummy_value()
@@ -198,14 +230,14 @@ def combine(context, x, y, stride, count, factors, target, target_stride):
 
     def made(context, builder, signature, arguments):
         x, y, stride, count, factors, target, target_stride = arguments
-        of_x, of_y, more = (_pair(builder, factors, WHOLE * k) for k in range(3))
+        of_x, of_y, more = (two(builder, factors, WHOLE * k) for k in range(3))
         with cgutils.for_range(builder, count) as loop:
-            first, second = _place(builder, x, stride, loop), _place(builder, y, stride, loop)
+            first, second = place_of(builder, x, stride, loop), place_of(builder, y, stride, loop)
             result = []
             for half in range(2):
-                part = fma(builder, _widened(builder, second, half), of_y[half], more[half])
-                result.append(fma(builder, _widened(builder, first, half), of_x[half], part))
-            keep(builder, *result, _place(builder, target, target_stride, loop))
+                part = fma(builder, widened(builder, second, half), of_y[half], more[half])
+                result.append(fma(builder, widened(builder, first, half), of_x[half], part))
+            keep(builder, *result, place_of(builder, target, target_stride, loop))
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), made
@@ -218,8 +250,8 @@ def add_rounded(context, source, plus, target):
     def made(context, builder, signature, arguments):
         source, plus, target = arguments
         sums = (
-            builder.fadd(number, _widened(builder, plus, half))
-            for half, number in enumerate(_pair(builder, source))
+            builder.fadd(number, widened(builder, plus, half))
+            for half, number in enumerate(two(builder, source))
         )
         keep(builder, *sums, target)
         return context.get_dummy_value()

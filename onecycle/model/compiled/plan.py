@@ -2,7 +2,7 @@
 
 Maps are (images, rows, columns, channels), channels a multiple of 32 for what is made; numbers are
 in bf16, as 16 bits. In the cache a pixel has a place: `run` places a row, of which so many images
-`abreast` have theirs one after another, column after column.
+`abreast` have theirs one after another, column after column, of 32 channels, or 64 in int8.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ class Kind(NamedTuple):
     pool: bool
     activation: int  # its place among `passes.ACTIVATIONS`
     plus: int
+    int8: bool = False  # in training, as far as `in_int8` has it
 
 
 # What a table has a number for, a row a layer. A layer's maps and those of what it makes:
@@ -43,7 +44,10 @@ NORMED, WHICH, MADE = range(16, 19)
 # its first channel among all that are normalized, where its weights' gradient begins, and in the
 # room for gradients that of what it made; and the layer whose sum its input was also part of.
 CHANNEL, WEIGHTS, GRADIENT, ADDED = range(19, 23)
-NUMBERS = 23
+# and whether it is computed in int8, forward and backward; channels of its input, 32 after 32, and
+# of the gradient of its output, 32 or 64 after another.
+INT8, BACK_INT8, BLOCKS, BACK_PARTS = range(23, 27)
+NUMBERS = 27
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class Plan:
     back: tuple[int, ...]  # and backward
 
 
+def in_int8(inputs: int, outputs: int) -> tuple[bool, bool]:
+    """Whether a convolution of so many channels fills the tiles of int8, forward and backward."""
+    return inputs % (2 * WIDE) == 0, outputs % (2 * WIDE) == 0 and inputs % WIDE == 0
+
+
 @cache
 def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -> Plan:
     """How groups of at most so many `images` of `shape` (H, W, C) go through layers of `kinds`."""
@@ -67,9 +76,12 @@ def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -
     for row, kind in zip(table, kinds, strict=True):
         high, broad = (height // 2, width // 2) if kind.pool else (height, width)
         row[HEIGHT : PLUS + 1] = height, width, inputs, high, broad, *_numbers(kind)
+        int8 = in_int8(inputs, kind.outputs) if kind.int8 else (False, False)
         ahead = layout(images, height, width, kind.pool)
-        back = layout(images, height, width, False)
-        row[ABREAST : PARTS + 1] = *ahead, -(-inputs // WIDE)
+        back = layout(images, height, width, False, int8[1])
+        row[INT8 : BACK_INT8 + 1], row[BLOCKS] = int8, -(-inputs // WIDE)
+        row[BACK_PARTS] = kind.outputs // (WIDE << int8[1])
+        row[ABREAST : PARTS + 1] = *ahead, -(-inputs // (WIDE << int8[0]))
         row[PLACES], row[BACK_PLACES] = _places(height, ahead[1]), _places(height, back[1])
         row[BACK_ABREAST : BACK_RUN + 1] = back
         numbers = images * high * broad * kind.outputs
@@ -78,7 +90,7 @@ def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -
         kept = int(row[MADE] + 2 * numbers)
         row[CHANNEL], row[WEIGHTS] = channels, weights
         channels += kind.outputs
-        weights += int(kind.outputs * 9 * row[PARTS] * WIDE)
+        weights += int(kind.outputs * 9 * row[BLOCKS] * WIDE)
         height, width, inputs = high, broad, kind.outputs
     made = 2 * images * int((table[:, HIGH] * table[:, BROAD] * table[:, OUTPUTS]).max())
     gradients = _gradients(table, kinds, made)
@@ -86,25 +98,30 @@ def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -
 
 
 @cache
-def layout(images: int, height: int, width: int, pooled: bool) -> tuple[int, int]:
+def layout(
+    images: int, height: int, width: int, pooled: bool, int8: bool = False
+) -> tuple[int, int]:
     """How many images lie abreast, and the places of a row: many, and few products.
 
     A tile of 32 images and more is one pixel, of fewer a part of a row, with zeros after it; it has
-    all four pixels of what is pooled, or one of the upper two and the lower two.
+    all four pixels of what is pooled, or one of the upper two and the lower two. Of a gradient in
+    `int8` 64 places are multiplied at once, which belong to a pixel of so many images, or to a row.
     """
+    least, most = (4, 2 * AT_ONCE) if int8 else (2, AT_ONCE)
+    together = WIDE << int8
     broad, taps = width + (width > 1), (3 * height - 2) * (3 * width - 2)
-    whole = -(-images // WIDE) * WIDE
+    whole = -(-images // together) * together
     found = []
-    for abreast in (2, 4, 8) if pooled else (2, 4, 8, 16):
-        if height * broad * abreast <= AT_ONCE or abreast == 2:
+    for abreast in (least, *(n for n in (4, 8, 16) if n > least and not (pooled and n == 16))):
+        if height * broad * abreast <= most or abreast == least:
             tiles = 9 * height * -(-abreast * width // t.ROWS)
             found.append((-(-images // abreast) * tiles, abreast, abreast * broad))
-    for abreast in range(WIDE, whole + 1, WIDE):
-        if height * width * abreast <= AT_ONCE:
+    for abreast in range(together, whole + 1, together):
+        if height * width * abreast <= most:
             tiles = taps * abreast // t.ROWS
             found.append((-(-images // abreast) * tiles, abreast, abreast * width))
-    least = min(tiles for tiles, _, _ in found)
-    return max((abreast, run) for tiles, abreast, run in found if tiles <= ALIKE * least)
+    fewest = min(tiles for tiles, _, _ in found)
+    return max((abreast, run) for tiles, abreast, run in found if tiles <= ALIKE * fewest)
 
 
 def _numbers(kind: Kind) -> tuple[int, int, int, int]:
@@ -112,8 +129,8 @@ def _numbers(kind: Kind) -> tuple[int, int, int, int]:
 
 
 def _places(height: int, run: int) -> int:
-    """Places of 32 channels for some images' maps, with what is read before and after them."""
-    return 2 * run + (-(-height * run // WIDE) + 1) * WIDE + t.ROWS
+    """Places for some images' maps, with what is read before and after them."""
+    return 2 * run + (-(-height * run // WIDE) + 2) * WIDE + t.ROWS
 
 
 def _gradients(table: NDArray[np.int64], kinds: tuple[Kind, ...], size: int) -> int:
@@ -145,13 +162,13 @@ def _ahead(table: NDArray[np.int64]) -> tuple[int, int]:
 
 def _back(table: NDArray[np.int64]) -> tuple[int, ...]:
     """Bytes of room backward: maps, sums, columns of 32 channels, pairs, a row of results."""
-    blocks, parts, run = table[:, OUTPUTS] // WIDE, table[:, PARTS], table[:, BACK_RUN]
-    steps = -(-table[:, HEIGHT] * run // WIDE)
+    run, each = table[:, BACK_RUN], WIDE << table[:, BACK_INT8]
+    steps = -(-table[:, HEIGHT] * run // each)
     sizes = (
-        blocks * table[:, BACK_PLACES] * t.ROW,
+        table[:, BACK_PARTS] * table[:, BACK_PLACES] * t.ROW,
         np.array(TOGETHER * SUMS),
         WIDE * steps * t.ROW,
-        parts * paired(table[:, BACK_ABREAST], run, steps) * 2 * t.ROW,
+        table[:, BLOCKS] * paired(table[:, BACK_ABREAST], run, steps) * 2 * t.ROW,
         table[:, BROAD] * t.ROW,
     )
     return tuple(int(size.max()) for size in sizes)

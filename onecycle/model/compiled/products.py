@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from onecycle.jit import address, compiled
+from onecycle.model.compiled import int8 as i
 from onecycle.model.compiled import meetings as m
 from onecycle.model.compiled import pixels as p
 from onecycle.model.compiled import tiles as t
@@ -23,12 +24,13 @@ SUMS = 2 * t.ROWS * 4 * WIDE  # bytes of a pair's
 
 
 @compiled
-def convolve(maps, shape, pairs, taps, targets, packed, sums, y, which, plus):
+def convolve(maps, shape, pairs, taps, targets, packed, scales, sums, y, which, plus):
     """The convolution of `maps` (channels / 32, places, 32), perhaps max pooled, into `y`.
 
     `shape` is the maps' abreast, run, channels / 32 and places, and how many channels y has;
     `pairs`, `taps` and `targets` are by `meetings`. Unless `which` is 0, it is pooled; unless
-    `plus` is 0, it is added to that.
+    `plus` is 0, it is added to that. Unless `scales` is 0, maps are in int8, of 64 channels for 32,
+    and sums are multiplied by their channel's of these.
     """
     abreast, run, parts, places, outputs = shape
     of_pairs, of_taps, of_targets = address(pairs), address(taps), address(targets)
@@ -40,7 +42,7 @@ def convolve(maps, shape, pairs, taps, targets, packed, sums, y, which, plus):
         beside, below = abreast * 4 * WIDE, FACTOR
     groups, blocks = -(-len(pairs) // TOGETHER), outputs // WIDE
     # The sums that are complete, which are put where they belong while the next are made.
-    nothing = sums, beside, below, nowhere, nowhere, which
+    nothing = sums, beside, below, nowhere, nowhere, which, scales
     done = nothing
     for turn in range(groups * blocks):
         if parts * blocks <= HELD:
@@ -55,7 +57,7 @@ def convolve(maps, shape, pairs, taps, targets, packed, sums, y, which, plus):
                 tiles = word + v.number(told + m.ABOVE), word + v.number(told + m.BELOW)
                 low, over = v.number(told + m.LOW), v.number(told + m.OVER)
                 begin(result, 4 * WIDE, part == 0)
-                multiply(tiles, weights, of_taps, low, over, done)
+                multiply(tiles, weights, of_taps, low, over, done, scales != 0)
                 end(result, 4 * WIDE)
                 done, ago = nothing, v.number(told + m.AGO)
                 if part == parts - 1 and ago >= 0:
@@ -65,7 +67,8 @@ def convolve(maps, shape, pairs, taps, targets, packed, sums, y, which, plus):
                     start = v.number(told + m.OTHER_AT) + block
                     where = of_targets + v.number(told + m.OTHER_TO)
                     other_to = where, y + 2 * start, plus and plus + 2 * start
-                    done = result - ago * SUMS, beside, below, to, other_to, noted
+                    these = scales and scales + 4 * block
+                    done = result - ago * SUMS, beside, below, to, other_to, noted, these
     for unit in range(UNITS):
         put(done, unit)
 
@@ -95,7 +98,7 @@ def end(result, stride):
 
 
 @njit(inline="always")
-def multiply(tiles, weights, taps, low, over, done):
+def multiply(tiles, weights, taps, low, over, done, whole):
     """Add to the sums the products of two tiles with weights, by the taps from `low` to `over`.
 
     Meanwhile `put` what is `done`.
@@ -106,12 +109,9 @@ def multiply(tiles, weights, taps, low, over, done):
         shift, weight = v.number(taps + 16 * k), weights + v.number(taps + 16 * k + 8)
         t.load(4, above + shift, t.ROW)
         t.load(6, weight, 2 * t.ROW)
-        t.dot(0, 4, 6)
         t.load(7, weight + t.ROW, 2 * t.ROW)
-        t.dot(1, 4, 7)
         t.load(5, below + shift, t.ROW)
-        t.dot(2, 5, 6)
-        t.dot(3, 5, 7)
+        dot_four(whole)
         if unit < UNITS:
             put(done, unit)
             unit += 1
@@ -120,25 +120,48 @@ def multiply(tiles, weights, taps, low, over, done):
 
 
 @njit(inline="always")
+def dot_four(whole):
+    """Add to the sums of `begin` the products of tiles 4 and 5 with 6 and 7, in int8 if `whole`."""
+    if whole:
+        t.dot_whole(0, 4, 6)
+        t.dot_whole(1, 4, 7)
+        t.dot_whole(2, 5, 6)
+        t.dot_whole(3, 5, 7)
+    else:
+        t.dot(0, 4, 6)
+        t.dot(1, 4, 7)
+        t.dot(2, 5, 6)
+        t.dot(3, 5, 7)
+
+
+@njit(inline="always")
 def put(done, unit):
     """Two rows each of two tiles of sums in bf16 to where they belong: one of `UNITS` such.
 
     `done` are where the sums are, and, if the largest of four counts, how many bytes beside and
     below them the others are; what they go to: for either tile a list of places, counted from an
-    address, and one of what is added, if it isn't 0; and where it is noted which it was, or 0.
+    address, and one of what is added, if it isn't 0; where it is noted which it was, or 0;
+    and the `scales` of sums of whole numbers, or 0.
     """
-    sums, beside, below, to, other_to, which = done
+    sums, beside, below, to, other_to, which, scales = done
     for row in range(2 * unit, 2 * unit + 2):
-        _put(sums + row * 4 * WIDE, beside, below, row, to, which)
-        _put(sums + FACTOR + row * 4 * WIDE, beside, below, row, other_to, which)
+        _put(sums + row * 4 * WIDE, beside, below, row, to, which, scales)
+        _put(sums + FACTOR + row * 4 * WIDE, beside, below, row, other_to, which, scales)
 
 
 @njit(inline="always")
-def _put(source, beside, below, row, to, which):
+def _put(source, beside, below, row, to, which, scales):
     targets, y, plus = to
     target = v.number(targets + 8 * row)
     if target >= 0:
-        if which:
+        if scales:
+            if which:
+                i.largest(source, beside, below, scales, y + 2 * target, which + target)
+            elif plus:
+                i.add_rounded(source, scales, plus + 2 * target, y + 2 * target)
+            else:
+                i.rounded(source, scales, y + 2 * target)
+        elif which:
             v.largest(source, beside, below, y + 2 * target, which + target)
         elif plus:
             p.add_rounded(source, plus + 2 * target, y + 2 * target)
@@ -147,12 +170,15 @@ def _put(source, beside, below, row, to, which):
 
 
 @compiled
-def add_up(columns, pairs, apart, places, begins, parts, steps, fresh, sums, to_weight):
+def add_up(
+    columns, pairs, apart, places, begins, parts, steps, fresh, sums, to_weight, whole, scale
+):
     """Add to `to_weight`, or begin it if `fresh`, the products of `columns` and shifted `pairs`.
 
     Of 32 outputs, whose `columns` are 32 places after 32, so many `steps`, and of all inputs, whose
     `pairs` are so many bytes `apart`, 32 after 32. `places` and `begins` are by `meetings.added`;
-    `sums` is room for two times 32x32.
+    `sums` is room for two times 32x32. If they are `whole` numbers, columns are of 64 places and
+    pairs four in turn, in int8, and sums are multiplied by `scale`.
     """
     row, size, turn = parts * WIDE * 4, WIDE * WIDE * 4, 0
     of_places, chunks = address(places), begins.shape[1] - 1
@@ -174,20 +200,25 @@ def add_up(columns, pairs, apart, places, begins, parts, steps, fresh, sums, to_
                 each = -(-WIDE // (over - low))
                 for k in range(over - low):
                     told = of_places + (low + k) * 16
-                    follow(columns + v.number(told), steps, right + v.number(told + 8), 1)
-                    add_rows(done, k * each, k * each + each, 9 * row)
+                    follow(columns + v.number(told), steps, right + v.number(told + 8), 1, whole)
+                    add_rows(done, k * each, k * each + each, 9 * row, whole, scale)
                 end(made, 4 * WIDE)
                 done, turn = (made, result, fresh and low == start), turn + 1
-    add_rows(done, 0, WIDE, 9 * row)
+    add_rows(done, 0, WIDE, 9 * row, whole, scale)
 
 
 @njit(inline="always")
-def add_rows(done, first, last, stride):
+def add_rows(done, first, last, stride, whole, scale):
     """Add rows of what is `done` to where it belongs, if anywhere, or let it be the first there."""
     source, target, fresh = done
     for r in range(first, min(last, WIDE) if target else first):
         of, to = source + r * 4 * WIDE, target + r * stride
-        if fresh:
+        if whole:
+            if fresh:
+                i.put(of, scale, to)
+            else:
+                i.add(of, scale, to)
+        elif fresh:
             v.copy64(of, to)
             v.copy64(of + t.ROW, to + t.ROW)
         else:
@@ -195,7 +226,7 @@ def add_rows(done, first, last, stride):
 
 
 @njit(inline="always")
-def follow(left, steps, right, count):
+def follow(left, steps, right, count, whole):
     """Add to the sums `count` products of two tiles at `left` and `right`, one after another.
 
     The other tile on the left is `steps` further on. What is on the left is needed again soon.
@@ -206,8 +237,5 @@ def follow(left, steps, right, count):
         t.load_once(7, right + t.ROW, 2 * t.ROW)
         t.load(4, left, t.ROW)
         t.load(5, left + steps * tile, t.ROW)
-        t.dot(0, 4, 6)
-        t.dot(1, 4, 7)
-        t.dot(2, 5, 6)
-        t.dot(3, 5, 7)
+        dot_four(whole)
         left, right = left + tile, right + FACTOR

@@ -81,6 +81,8 @@ zero = _told("llvm.x86.tilezero", 1)  # zero(tile)
 # dot(result, left, right) adds to 16x16 numbers in fp32 the product of a 16x32 and a 32x16 matrix
 # in bf16; row i of the latter's tile has its rows 2i and 2i + 1, number by number in turn.
 dot = _told("llvm.x86.tdpbf16ps", 3)
+# As `dot`, whole numbers of 32 bits, of a 16x64 and a 64x16 matrix in int8, four rows in turn.
+dot_whole = _told("llvm.x86.tdpbssd", 3)
 load = _moved("llvm.x86.tileloadd64")  # load(tile, address, stride)
 load_once = _moved("llvm.x86.tileloaddt164")  # and leave the first cache to others
 store = _moved("llvm.x86.tilestored64")  # store(tile, address, stride)

@@ -95,6 +95,17 @@ def number(context, address):
 
 
 @intrinsic
+def single(context, address):
+    """The number in fp32 at `address`."""
+
+    def made(context, builder, signature, arguments):
+        place = at(builder, arguments[0], LONG(0), ir.FloatType())
+        return builder.load(place, align=4)
+
+    return types.float32(types.intp), made
+
+
+@intrinsic
 def rounded(context, source, target):
     """32 numbers in fp32 at `source` rounded to bf16 at `target`."""
 
@@ -222,7 +233,7 @@ def transposed(context, source, stride, target, target_stride):
         pairs = [
             _pairs(builder, low, high) for low, high in zip(rows[::2], rows[1::2], strict=True)
         ]
-        for row, words in enumerate(_transposed(builder, pairs)):
+        for row, words in enumerate(as_columns(builder, pairs)):
             place = at(builder, target, builder.mul(target_stride, LONG(row)), WORDS)
             builder.store(words, place, align=2)
         return context.get_dummy_value()
@@ -240,7 +251,7 @@ def turned(context, source, stride, target, target_stride):
             builder.load(at(builder, source, builder.mul(stride, LONG(row)), WORDS), align=4)
             for row in range(16)
         ]
-        for row, words in enumerate(_transposed(builder, rows)):
+        for row, words in enumerate(as_columns(builder, rows)):
             place = at(builder, target, builder.mul(target_stride, LONG(row)), WORDS)
             builder.store(words, place, align=4)
         return context.get_dummy_value()
@@ -254,7 +265,7 @@ def _pairs(builder, low, high):
     return builder.or_(builder.zext(low, WORDS), shifted)
 
 
-def _transposed(builder, rows):
+def as_columns(builder, rows):
     """16 vectors of 16 numbers as the columns of their matrix: blocks of 1 to 8 change places."""
     for side in (1, 2, 4, 8):
         upper = [lane if not lane & side else 16 + (lane ^ side) for lane in range(16)]
