@@ -126,7 +126,7 @@ def has_tiles() -> bool:
     from llvmlite import binding  # slow to import
 
     features = binding.get_host_cpu_features()
-    return bool(features.get("amx-bf16") and features.get("avx512bf16"))
+    return all(features.get(name) for name in ("amx-bf16", "amx-int8", "avx512bf16"))
 
 
 def usable_cores() -> int:

@@ -87,7 +87,7 @@ def test_there_are_tiles_only_where_the_cpu_the_system_and_the_compiler_have_the
     for cpu, system, compiler in ((0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1)):
         monkeypatch.setattr(machines, "AMX", bool(cpu))
         monkeypatch.setattr(torch.cpu, "_init_amx", lambda system=system: bool(system))
-        features = {"amx-bf16": bool(compiler), "avx512bf16": True}
+        features = {"amx-bf16": bool(compiler), "amx-int8": True, "avx512bf16": True}
         monkeypatch.setattr(binding, "get_host_cpu_features", lambda features=features: features)
         found.append(machines.has_tiles.__wrapped__())
     assert found == [False, False, False, True]

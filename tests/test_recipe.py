@@ -31,6 +31,7 @@ FULL = {
         "dropout": 0.1,
         "head": "gap",
         "statistics": "imagenet",
+        "int8": True,
     },
     "augment": {
         "for_size": 32,
