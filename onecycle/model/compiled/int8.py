@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from onecycle.model.compiled.pixels import ALL, WHOLE, place_of, two, widened
+from onecycle.model.compiled.pixels import ALL, WHOLE, as_floats, place_of, two, widened
 from onecycle.model.compiled.tiles import BYTE, LONG, at, call
 from onecycle.model.compiled.vectors import (
     BYTES,
@@ -21,6 +21,7 @@ from onecycle.model.compiled.vectors import (
     floats,
     fma,
     keep,
+    some,
 )
 
 GOLDEN = -0x61C88647  # 2^32 over the golden ratio, whose product's upper bits depend on all others
@@ -102,18 +103,30 @@ def weights_in_turn(context, source, stride, factors, target):
 
 
 @intrinsic
-def fours(context, first, second, third, fourth, factor, target):
-    """As `whole`, four times 32 numbers, number by number in turn, of which none is too large."""
+def fours(context, source, second, third, fourth, count, factor, target):
+    """The first `count` of 32 numbers in bf16 at `source`, and of three others, in turn.
+
+    They are multiplied by `factor`, of which none is too large, and in int8 at `target`, with zeros
+    after them. The others are so many bytes behind.
+    """
 
     def made(context, builder, signature, arguments):
-        *sources, factor, target = arguments
+        source, *gaps, count, factor, target = arguments
         factors = everywhere(builder, factor)
+        starts = [source, *(builder.add(source, gap) for gap in gaps)]
+        ones = builder.sub(builder.shl(LONG(1), count), LONG(1))
         for half in range(2):
-            words = _in_turn(builder, (_steps(builder, s, half, factors) for s in sources))
+            bits = builder.trunc(builder.lshr(ones, LONG(16 * half)), ir.IntType(16))
+            mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), 16))
+            found = []
+            for start in starts:
+                numbers = some(builder, start, 32 * half, mask)
+                found.append(_nearest(builder, builder.fmul(as_floats(builder, numbers), factors)))
+            words = _in_turn(builder, found)
             builder.store(words, at(builder, target, LONG(64 * half), WORDS), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4, types.float32, types.intp), made
+    return types.void(*[types.intp] * 5, types.float32, types.intp), made
 
 
 @intrinsic

@@ -105,7 +105,7 @@ def layer_backward(row, images, given, room, fresh, of_norm, top):
         scale, of_scales = step * step_of_x, of_sums(packed[1], step, scales)
     for first in range(0, images, abreast):
         here = min(abreast, images - first)
-        if here < abreast or (abreast % WIDE and first == 0):
+        if here < abreast or (first == 0 and (abreast % WIDE or outputs % each)):
             clear(maps, row[p.BACK_PARTS] * apart)
             clear(pairs, parts * length * 2 * t.ROW)
         number = first * high * wide * outputs

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from onecycle.jit import address, compiled
@@ -38,17 +39,20 @@ def packed(weight: Tensor, int8: tuple[bool, bool] = (False, False)) -> tuple[We
 
 
 def _packed(lines: Tensor, int8: bool) -> tuple[Weights, Weights]:
-    """Weights (O, 3, 3, C), both ways; in int8 as far as channels are a multiple of 64."""
+    """Weights (O, 3, 3, C), both ways; ahead in int8 only if C is a multiple of 64."""
     outputs, _, _, inputs = lines.shape
-    each = 2 * WIDE if int8 else WIDE
     blocks, parts = outputs // WIDE, -(-inputs // WIDE)
-    further = (outputs // each, inputs // each) if int8 else (blocks, parts)
-    ahead = torch.empty(blocks, further[1], 9, t.ROWS, WIDE, dtype=torch.int32)
-    back = torch.empty(parts, further[0], 9, t.ROWS, WIDE, dtype=torch.int32)
     if not int8:
+        ahead = torch.empty(blocks, parts, 9, t.ROWS, WIDE, dtype=torch.int32)
+        back = torch.empty(parts, blocks, 9, t.ROWS, WIDE, dtype=torch.int32)
         _pack(*as_arrays(lines, ahead, back))
         return Weights(ahead), Weights(back)
-    scales, back_scales = torch.empty(outputs), torch.empty(inputs)
+    if inputs % WIDE:
+        lines = F.pad(lines, (0, WIDE * parts - inputs))
+    ahead = torch.empty(blocks, parts // 2, 9, t.ROWS, WIDE, dtype=torch.int32)
+    # Zeros for the outputs that there aren't.
+    back = torch.zeros(parts, -(-blocks // 2), 9, t.ROWS, WIDE, dtype=torch.int32)
+    scales, back_scales = torch.empty(outputs), torch.empty(WIDE * parts)
     _pack_whole(*as_arrays(lines, ahead, back, scales, back_scales))
     return Weights(ahead, scales), Weights(back, back_scales)
 
@@ -64,7 +68,7 @@ def _pack_whole(weight, ahead, back, scales, back_scales):
     rows = np.empty((t.ROWS, t.ROW), np.int8)
     of_weight, to_rows, of_factors = address(weight), address(rows), address(factors)
     to_ahead, to_back = address(ahead), address(back)
-    row, parts, depths = 9 * inputs * 4, inputs // (2 * WIDE), outputs // (2 * WIDE)
+    row, parts, depths = 9 * inputs * 4, ahead.shape[1], back.shape[1]
     for o in range(0, outputs, t.ROWS):
         for k in range(9):
             source = of_weight + (o * 9 + k) * inputs * 4
@@ -75,7 +79,7 @@ def _pack_whole(weight, ahead, back, scales, back_scales):
                 target = to_ahead + ((o // WIDE * parts + part) * 9 + k) * FACTOR + o % WIDE * 4
                 v.turned(to_rows, t.ROW, target, 4 * WIDE)
             depth = o // (2 * WIDE)
-            for block in range(inputs // WIDE if depth < depths else 0):
+            for block in range(inputs // WIDE):
                 target = to_back + ((block * depths + depth) * 9 + 8 - k) * FACTOR
                 for r in range(0, t.ROWS, 4):
                     here, those = source + r * row + block * WIDE * 4, of_factors + block * WIDE * 4

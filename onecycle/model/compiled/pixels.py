@@ -61,7 +61,11 @@ def _silu(builder, u):
 
 def widened(builder, address, half):
     """16 numbers in bf16, of one half of a pixel's, as fp32."""
-    numbers = builder.load(at(builder, address, LONG(32 * half), HALVES), align=2)
+    return as_floats(builder, builder.load(at(builder, address, LONG(32 * half), HALVES), align=2))
+
+
+def as_floats(builder, numbers):
+    """16 numbers in bf16 as fp32."""
     bits = builder.shl(builder.zext(numbers, WORDS), ir.Constant(WORDS, [16] * 16))
     return builder.bitcast(bits, FLOATS)
 

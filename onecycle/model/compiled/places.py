@@ -172,7 +172,8 @@ def fours(source, shape, abreast, run, factor, target, length):
             low = source + (image * height + row) * width * pixel
             to = target + (lead(abreast, run) + row * run + image) // 4 * 2 * t.ROW
             for _ in range(width):
-                for block in range(channels // WIDE):
+                for block in range(-(-channels // WIDE)):
                     here, out = low + 2 * WIDE * block, to + block * apart
-                    i.fours(here, here + second, here + third, here + fourth, factor, out)
+                    count = min(WIDE, channels - WIDE * block)
+                    i.fours(here, second, third, fourth, count, factor, out)
                 low, to = low + pixel, to + abreast * t.ROW // 2

@@ -63,8 +63,11 @@ class Plan:
 
 
 def in_int8(inputs: int, outputs: int) -> tuple[bool, bool]:
-    """Whether a convolution of so many channels fills the tiles of int8, forward and backward."""
-    return inputs % (2 * WIDE) == 0, outputs % (2 * WIDE) == 0 and inputs % WIDE == 0
+    """Whether a convolution of so many channels is faster in int8, forward and backward.
+
+    Forward only inputs fill its tiles, 64 by 64; backward places do, for the weights' gradient.
+    """
+    return inputs % (2 * WIDE) == 0, outputs % WIDE == 0
 
 
 @cache
@@ -80,7 +83,7 @@ def planned(shape: tuple[int, int, int], images: int, kinds: tuple[Kind, ...]) -
         ahead = layout(images, height, width, kind.pool)
         back = layout(images, height, width, False, int8[1])
         row[INT8 : BACK_INT8 + 1], row[BLOCKS] = int8, -(-inputs // WIDE)
-        row[BACK_PARTS] = kind.outputs // (WIDE << int8[1])
+        row[BACK_PARTS] = -(-kind.outputs // (WIDE << int8[1]))
         row[ABREAST : PARTS + 1] = *ahead, -(-inputs // (WIDE << int8[0]))
         row[PLACES], row[BACK_PLACES] = _places(height, ahead[1]), _places(height, back[1])
         row[BACK_ABREAST : BACK_RUN + 1] = back

@@ -180,6 +180,13 @@ def paired(context, low, high, target):
     return types.void(*[types.intp] * 3), made
 
 
+def some(builder, address, offset, mask):
+    """16 numbers of 16 bits of which only those of `mask` are read, and the others zero."""
+    name, nothing = "llvm.masked.load.v16i16.p0v16i16", ir.Constant(HALVES, [0] * 16)
+    place = at(builder, address, LONG(offset), HALVES)
+    return call(builder, name, HALVES, place, WORD(2), mask, nothing)
+
+
 @intrinsic
 def paired_some(context, low, high, count, target):
     """As `paired`, of the first `count` numbers each, with zeros for the others."""
@@ -187,14 +194,10 @@ def paired_some(context, low, high, count, target):
     def made(context, builder, signature, arguments):
         low, high, count, target = arguments
         ones = builder.sub(builder.shl(LONG(1), count), LONG(1))
-        name, nothing = "llvm.masked.load.v16i16.p0v16i16", ir.Constant(HALVES, [0] * 16)
         for part in range(2):
             bits = builder.trunc(builder.lshr(ones, LONG(16 * part)), ir.IntType(16))
             mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), 16))
-            found = []
-            for address in (low, high):
-                place = at(builder, address, LONG(32 * part), HALVES)
-                found.append(call(builder, name, HALVES, place, WORD(2), mask, nothing))
+            found = [some(builder, address, 32 * part, mask) for address in (low, high)]
             place = at(builder, target, LONG(64 * part), WORDS)
             builder.store(_pairs(builder, *found), place, align=4)
         return context.get_dummy_value()
