@@ -48,7 +48,7 @@ class ModelSpec(_Spec):
         "data", description="the mean and deviation that pixels are standardized with"
     )
     int8: bool = Field(
-        False, description="where a CPU has AMX, wide convolutions learn from numbers of 8 bits"
+        False, description="where a CPU has AMX, convolutions learn from numbers of 8 bits"
     )
 
     @field_validator("name")

@@ -7,7 +7,7 @@ a pixel of many images, or some pixels of a few, and the products of tiles with 
 those of the convolution, and of its gradients, with no copy for each of the nine shifts
 (`meetings`). What is pooled is never in memory whole, nor is the gradient of what is normalized. A
 group of images goes through all layers before the next does, so that a prediction keeps the maps of
-one group alone. (bench/LOG.md, sections 18 to 22.)
+one group alone. (bench/LOG.md, sections 18 to 24.)
 """
 
 import numpy as np

@@ -196,9 +196,9 @@ def transposed(context, source, stride, target, target_stride):
     return types.void(types.intp, types.intp, types.intp, types.intp), made
 
 
-def _whole_sums(builder, address, half, offset=0):
+def _whole_sums(builder, address, half):
     """16 sums of products, whole numbers of 32 bits."""
-    return builder.load(at(builder, address, LONG(64 * half + offset), WORDS), align=4)
+    return builder.load(at(builder, address, LONG(64 * half), WORDS), align=4)
 
 
 def _scaled(builder, sums, half, scales):

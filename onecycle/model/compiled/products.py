@@ -209,7 +209,10 @@ def add_up(
 
 @njit(inline="always")
 def add_rows(done, first, last, stride, whole, scale):
-    """Add rows of what is `done` to where it belongs, if anywhere, or let it be the first there."""
+    """Add rows of what is `done` to where it belongs, if anywhere, or let it be the first there.
+
+    Sums of `whole` numbers are multiplied by `scale`.
+    """
     source, target, fresh = done
     for r in range(first, min(last, WIDE) if target else first):
         of, to = source + r * 4 * WIDE, target + r * stride
